@@ -1,1 +1,13 @@
-//! protocol
+//! Kafka's wire format: bytes in, types out.
+//!
+//! Nothing here opens a socket or a file, reads a clock, spawns or locks. Whatever comes from
+//! outside is checked before it is believed, and what does not pass is an error, never a panic and
+//! never a reservation of memory larger than the input justifies.
+
+pub mod batch;
+pub mod compression;
+pub mod error;
+pub mod record;
+pub mod validate;
+
+mod varint;
