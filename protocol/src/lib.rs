@@ -7,7 +7,15 @@
 pub mod batch;
 pub mod compression;
 pub mod error;
+pub mod fetch;
+pub mod frame;
 pub mod record;
+pub mod records;
+pub mod request;
+pub mod response;
+pub mod schema;
 pub mod validate;
+pub mod versions;
 
+mod shape;
 mod varint;

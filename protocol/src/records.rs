@@ -1,0 +1,3 @@
+//! Records that Kafka keeps in logs of its own.
+
+pub mod metadata;
