@@ -44,6 +44,9 @@ pub const PREFIX_SIZE: usize = 12;
 /// A producer id, epoch or sequence that is not there; a timestamp that is not known.
 pub const NONE: i8 = -1;
 
+/// What the smallest message of the oldest format counted in `length`.
+const MESSAGE_LENGTH_MIN: i32 = 14;
+
 const CRC_START: usize = 21;
 const MAGIC: i8 = 2;
 
@@ -54,32 +57,36 @@ const CONTROL: i16 = 0x20;
 const DELETE_HORIZON: i16 = 0x40;
 
 /// Why bytes are not a record batch, or its records are not records.
+///
+/// What Apache Kafka 4.4.0 was seen to answer a producer is said with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchError {
-    /// Fewer bytes than a header has, or than the header announces.
+    /// Fewer bytes than a header has, or than the header announces. INVALID_RECORD: there is no
+    /// whole batch.
     TooShort { size: usize, needed: usize },
-    /// A length below what a header takes.
+    /// A length below what a header takes. CORRUPT_MESSAGE.
     Length(i32),
-    /// Not version 2. 0 and 1 are message formats no release since 4.0 writes.
+    /// Not version 2. INVALID_RECORD for 0 and 1, which are formats no client since 0.11 need send;
+    /// CORRUPT_MESSAGE for what never was one.
     Magic(i8),
-    /// The stored CRC-32C is not that of the bytes.
+    /// The stored CRC-32C is not that of the bytes. CORRUPT_MESSAGE.
     Crc { stored: u32, computed: u32 },
-    /// A negative base offset, or one so large that the last offset does not fit.
+    /// A negative base offset, or one so large that the last offset does not fit. INVALID_RECORD.
     BaseOffset(i64),
-    /// More records than offsets, or a negative number of either.
+    /// More records than offsets, or a negative number of either. INVALID_RECORD.
     Count {
         records: i32,
         last_offset_delta: i32,
     },
-    /// Bytes after the batch where exactly one was expected.
+    /// Bytes after the batch where exactly one was expected. INVALID_RECORD for another batch.
     Trailing(usize),
-    /// A codec number nobody has assigned (5 to 7).
+    /// A codec number nobody has assigned (5 to 7). Kafka trips: UNKNOWN_SERVER_ERROR.
     Compression(i16),
-    /// The compressed records do not decompress.
+    /// The compressed records do not decompress. Kafka trips: UNKNOWN_SERVER_ERROR.
     Decompress(Compression),
-    /// The records decompress to more than `limit` bytes.
+    /// The records decompress to more than `limit` bytes. INVALID_RECORD.
     DecompressedTooLarge { limit: usize },
-    /// A record does not follow the format, or their number is not the header's.
+    /// A record does not follow the format, or their number is not the header's. INVALID_RECORD.
     Record(&'static str),
 }
 
@@ -168,8 +175,13 @@ impl Header {
     /// What is checked: magic, length at least [`HEADER_SIZE`], a known codec, offsets that do not
     /// overflow and a count that fits the offsets. Not the CRC, which needs the rest.
     pub fn parse(bytes: &[u8]) -> Result<Header, BatchError> {
-        // The magic lies at the same place in every version, and an old message may be shorter
-        // than a header of ours: say what it is rather than that it is short.
+        // Length and magic lie at the same place in every version, and an old message may be
+        // shorter than a header of ours: say what it is rather than that it is short.
+        if let Some(length) = bytes.get(8..).and_then(<[u8]>::first_chunk)
+            && i32::from_be_bytes(*length) < MESSAGE_LENGTH_MIN
+        {
+            return Err(BatchError::Length(i32::from_be_bytes(*length)));
+        }
         if let Some(&magic) = bytes.get(16)
             && magic.cast_signed() != MAGIC
         {
@@ -392,15 +404,17 @@ impl Batch {
         self.rewritten(attributes, now)
     }
 
-    /// The batch with another max timestamp (ms); the same batch if it is that already.
+    /// The batch as a topic with `message.timestamp.type=CreateTime` keeps it: with the largest
+    /// timestamp (ms) of its records as the max timestamp. The same batch if it is that already,
+    /// as it is from every client that works.
     ///
-    /// A client that announces a max timestamp its records do not have would mislead retention and
-    /// the time index. Kafka corrects it silently, and so do we.
-    pub fn with_max_timestamp(self, max_timestamp: i64) -> Batch {
-        if self.header.max_timestamp == max_timestamp {
+    /// A wrong max timestamp would mislead retention and the time index. Kafka corrects it silently,
+    /// and clears a log append time flag that the client set, and so do we.
+    pub fn with_create_time(self, max_timestamp: i64) -> Batch {
+        let attributes = self.header.attributes & !LOG_APPEND_TIME;
+        if self.header.max_timestamp == max_timestamp && self.header.attributes == attributes {
             return self;
         }
-        let attributes = self.header.attributes;
         self.rewritten(attributes, max_timestamp)
     }
 
@@ -796,6 +810,14 @@ mod tests {
             .map(|record| record.unwrap().timestamp)
             .collect();
         assert_eq!(times, [777]);
+    }
+
+    #[test]
+    fn a_wrong_max_timestamp_and_a_flag_that_is_not_the_clients_are_corrected() {
+        let batch = small();
+        assert_eq!(batch.clone().with_create_time(1), batch);
+        let wrong = batch.clone().with_log_append_time(777);
+        assert_eq!(wrong.with_create_time(1), batch);
     }
 
     #[test]

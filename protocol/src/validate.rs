@@ -4,9 +4,8 @@
 //! and allocates nothing for an uncompressed batch; a compressed one streams through a fixed
 //! buffer, so a batch that decompresses to gigabytes costs time up to the limit but no memory.
 //!
-//! Kafka answers CORRUPT_MESSAGE for what [`Batch::parse`] refuses as too short, of a wrong length
-//! or with a wrong CRC. What is refused here is INVALID_RECORD or, where a [`RecordError`] is about
-//! a timestamp, INVALID_TIMESTAMP for the whole batch.
+//! What is refused here is INVALID_RECORD (see [`BatchError`] for the exceptions) or, as soon as
+//! one [`RecordError`] is about a timestamp, INVALID_TIMESTAMP for the whole batch.
 
 use std::{fmt, io::Read, ops::RangeInclusive};
 
@@ -32,7 +31,7 @@ pub struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// The largest timestamp (ms) of a record: -1 if none has one. The header's may be another;
-    /// see [`Batch::with_max_timestamp`].
+    /// see [`Batch::with_create_time`].
     pub max_timestamp: i64,
     /// Bytes of all records, decompressed.
     pub records_size: usize,
@@ -89,9 +88,12 @@ pub enum RecordReason {
     NoKey,
     /// The record's time (ms) is outside [`Rules::timestamps`].
     Timestamp(i64),
-    /// The batch claims log append time, which is the broker's to set.
+    /// The batch claims log append time, which is the broker's to set. As Kafka, we let it pass on
+    /// a topic that keeps create times if the time it claims is there and allowed.
     TimestampType,
-    /// Offset deltas are 0, 1, 2...
+    /// Offset deltas are 0, 1, 2... Kafka looks only at those of compressed batches (and trips over
+    /// them: UNKNOWN_SERVER_ERROR). In others it takes any, and consumers then see offsets that
+    /// belong to later batches.
     OffsetDelta(i32),
 }
 
@@ -183,7 +185,10 @@ pub fn client_batch(batch: &Batch, rules: &Rules) -> Result<Summary, Refusal> {
 
 fn walk(batch: &Batch, rules: &Rules, mut source: impl Source) -> Result<Summary, Refusal> {
     let header = batch.header();
-    let claims_append_time = header.timestamp_type() == TimestampType::LogAppendTime;
+    let append_time = match header.timestamp_type() {
+        TimestampType::CreateTime => None,
+        TimestampType::LogAppendTime => Some(header.max_timestamp),
+    };
     let mut errors = RecordErrors {
         total: 0,
         first: Vec::new(),
@@ -193,18 +198,15 @@ fn walk(batch: &Batch, rules: &Rules, mut source: impl Source) -> Result<Summary
     for index in 0..header.record_count {
         let record = record(&mut source)?;
         // Wraps as Java's does; where times are checked, what has wrapped is out of range.
-        let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
+        let timestamp = append_time
+            .unwrap_or_else(|| header.base_timestamp.wrapping_add(record.timestamp_delta));
         max_timestamp = max_timestamp.max(timestamp);
 
+        let fault = timestamp_fault(rules, append_time, timestamp);
         let reason = if rules.keyed && !record.has_key {
             RecordReason::NoKey
-        } else if claims_append_time {
-            RecordReason::TimestampType
-        } else if let Some(range) = &rules.timestamps
-            && timestamp != -1
-            && !range.contains(&timestamp)
-        {
-            RecordReason::Timestamp(timestamp)
+        } else if let Some(fault) = fault {
+            fault
         } else if record.offset_delta != index {
             RecordReason::OffsetDelta(record.offset_delta)
         } else {
@@ -226,6 +228,19 @@ fn walk(batch: &Batch, rules: &Rules, mut source: impl Source) -> Result<Summary
         max_timestamp,
         records_size: source.position(),
     })
+}
+
+fn timestamp_fault(
+    rules: &Rules,
+    append_time: Option<i64>,
+    timestamp: i64,
+) -> Option<RecordReason> {
+    match &rules.timestamps {
+        Some(range) if timestamp != -1 => {
+            (!range.contains(&timestamp)).then_some(RecordReason::Timestamp(timestamp))
+        }
+        _ => append_time.map(|_| RecordReason::TimestampType),
+    }
 }
 
 /// What the walk keeps of a record.
@@ -509,6 +524,27 @@ mod tests {
                 last_offset_delta: 1
             }
         );
+    }
+
+    #[test]
+    fn a_claimed_append_time_passes_only_as_a_create_time_that_is_allowed() {
+        let claim = |time: i64, timestamps| {
+            let mut builder = Builder::new().log_append_time(time);
+            builder.push(1, None, None, &[]);
+            let rules = Rules {
+                timestamps,
+                ..RULES
+            };
+            match client_batch(&builder.build().unwrap(), &rules) {
+                Ok(summary) => Ok(summary.max_timestamp),
+                Err(Refusal::Records(errors)) => Err(errors.first[0].reason),
+                Err(refusal) => panic!("{refusal}"),
+            }
+        };
+        assert_eq!(claim(150, Some(100..=200)), Ok(150));
+        assert_eq!(claim(99, Some(100..=200)), Err(RecordReason::Timestamp(99)));
+        assert_eq!(claim(-1, Some(100..=200)), Err(RecordReason::TimestampType));
+        assert_eq!(claim(150, None), Err(RecordReason::TimestampType));
     }
 
     #[test]
