@@ -26,7 +26,7 @@ pub(crate) fn frame(data: &[u8]) {
     assert_eq!(whole, cut);
 }
 
-fn frames<'a>(pieces: &mut dyn Iterator<Item = &'a [u8]>, max: usize) -> (Vec<Bytes>, bool) {
+fn frames(pieces: &mut dyn Iterator<Item = &[u8]>, max: usize) -> (Vec<Bytes>, bool) {
     let mut buffer = BytesMut::new();
     let mut frames = Vec::new();
     for piece in pieces {
