@@ -1,0 +1,161 @@
+//! Every metric: its name, its unit and what it means.
+//!
+//! A name is the one under which `jmx_exporter` with the usual rules for Kafka (`kafka-2_0_0.yml`,
+//! `kafka-kraft-3_0_0.yml`) publishes Apache Kafka's MBean, so that dashboards and alerts made for those find what
+//! they look for. What Kafka does not have begins with `sordini_`; `process_` is what every Prometheus client says.
+
+use metrics::Unit;
+
+/// One row of the list.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub meaning: &'static str,
+    /// Its place in [`ALL`].
+    pub(super) index: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Quantiles of the last minutes, and sum and count since the start.
+    Summary,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Summary => "summary",
+        }
+    }
+}
+
+macro_rules! metrics {
+    ($($id:ident = $name:literal, $kind:ident, $unit:ident; $meaning:literal;)*) => {
+        /// In the order of the answer to a scrape.
+        pub static ALL: &[&Metric] = &[$(&$id),*];
+
+        /// Only for numbering the rows.
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Index { $($id),* }
+
+        $(#[doc = $meaning]
+        pub static $id: Metric = Metric {
+            name: $name,
+            kind: Kind::$kind,
+            unit: Unit::$unit,
+            meaning: $meaning,
+            index: Index::$id as usize,
+        };)*
+    };
+}
+
+metrics! {
+    BYTES_IN = "kafka_server_brokertopicmetrics_bytesin_total", Counter, Bytes;
+        "Bytes of record batches appended for producers; without a topic, over all of them.";
+    BYTES_OUT = "kafka_server_brokertopicmetrics_bytesout_total", Counter, Bytes;
+        "Bytes of record batches sent to consumers.";
+    BYTES_REJECTED = "kafka_server_brokertopicmetrics_bytesrejected_total", Counter, Bytes;
+        "Bytes of record batches refused for their size.";
+    MESSAGES_IN = "kafka_server_brokertopicmetrics_messagesin_total", Counter, Count;
+        "Records appended for producers.";
+    PRODUCE_REQUESTS = "kafka_server_brokertopicmetrics_totalproducerequests_total", Counter, Count;
+        "Partitions asked for in Produce requests.";
+    PRODUCE_FAILURES = "kafka_server_brokertopicmetrics_failedproducerequests_total", Counter, Count;
+        "Partitions of Produce requests that were answered with an error.";
+    FETCH_REQUESTS = "kafka_server_brokertopicmetrics_totalfetchrequests_total", Counter, Count;
+        "Partitions asked for in Fetch requests.";
+    FETCH_FAILURES = "kafka_server_brokertopicmetrics_failedfetchrequests_total", Counter, Count;
+        "Partitions of Fetch requests that were answered with an error.";
+
+    REQUESTS = "kafka_network_requestmetrics_requests_total", Counter, Count;
+        "Requests answered, by API and version.";
+    REQUEST_ERRORS = "kafka_network_requestmetrics_errors_total", Counter, Count;
+        "Answers by API and error, NONE included.";
+    TOTAL_TIME = "kafka_network_requestmetrics_totaltimems", Summary, Milliseconds;
+        "From the last byte of a request to the last byte of its answer given to the socket.";
+    LOCAL_TIME = "kafka_network_requestmetrics_localtimems", Summary, Milliseconds;
+        "The part of it spent serving the request.";
+    REMOTE_TIME = "kafka_network_requestmetrics_remotetimems", Summary, Milliseconds;
+        "The part of it spent waiting: for replicas, or for records to come.";
+    REQUEST_BYTES = "kafka_network_requestmetrics_requestbytes", Summary, Bytes;
+        "The size of requests.";
+    RESPONSE_BYTES = "sordini_network_requestmetrics_responsebytes", Summary, Bytes;
+        "The size of answers.";
+
+    CONNECTION_COUNT = "kafka_server_socketservermetrics_connection_count", Gauge, Count;
+        "Connections open now, by listener.";
+    CONNECTIONS_CREATED = "kafka_server_socketservermetrics_connection_creation_total", Counter, Count;
+        "Connections accepted.";
+    CONNECTIONS_CLOSED = "kafka_server_socketservermetrics_connection_close_total", Counter, Count;
+        "Connections closed, by either side.";
+    CONNECTIONS_EXPIRED = "kafka_server_socketservermetrics_expired_connections_killed_count", Counter, Count;
+        "Connections closed because nothing came for connections.max.idle.ms.";
+    CONNECTIONS_REFUSED = "sordini_server_connections_refused_total", Counter, Count;
+        "Connections refused by max.connections or max.connections.per.ip.";
+
+    PARTITION_COUNT = "kafka_server_replicamanager_partitioncount", Gauge, Count;
+        "Partitions on this broker.";
+    LEADER_COUNT = "kafka_server_replicamanager_leadercount", Gauge, Count;
+        "Partitions this broker leads.";
+    OFFLINE_REPLICA_COUNT = "kafka_server_replicamanager_offlinereplicacount", Gauge, Count;
+        "Partitions on log directories that have failed.";
+    UNDER_REPLICATED_PARTITIONS = "kafka_server_replicamanager_underreplicatedpartitions", Gauge, Count;
+        "Partitions led here with fewer replicas in sync than there are.";
+    UNDER_MIN_ISR_PARTITION_COUNT = "kafka_server_replicamanager_underminisrpartitioncount", Gauge, Count;
+        "Partitions led here with fewer replicas in sync than min.insync.replicas.";
+    PRODUCER_ID_COUNT = "kafka_server_replicamanager_produceridcount", Gauge, Count;
+        "Producers whose sequence numbers are remembered, over all partitions.";
+    FETCH_SESSION_COUNT = "kafka_server_fetchsessioncache_numincrementalfetchsessions", Gauge, Count;
+        "Incremental fetch sessions.";
+    FETCH_SESSION_PARTITION_COUNT = "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached", Gauge, Count;
+        "Partitions in those sessions.";
+    BROKER_STATE = "kafka_server_kafkaserver_brokerstate", Gauge, Count;
+        "1 starting, 2 recovering, 3 running, 6 stopping, as Kafka numbers them.";
+
+    LOG_SIZE = "kafka_log_log_size", Gauge, Bytes;
+        "The size of a partition's log.";
+    LOG_START_OFFSET = "kafka_log_log_logstartoffset", Gauge, Count;
+        "The first offset of a partition's log.";
+    LOG_END_OFFSET = "kafka_log_log_logendoffset", Gauge, Count;
+        "The offset the next record of a partition's log will get.";
+    LOG_FLUSH_TIME = "kafka_log_logflushstats_logflushrateandtimems", Summary, Milliseconds;
+        "How long forcing a log to disk took.";
+    OFFLINE_LOG_DIRECTORY_COUNT = "kafka_log_logmanager_offlinelogdirectorycount", Gauge, Count;
+        "Log directories that have failed.";
+
+    ACTIVE_CONTROLLER_COUNT = "kafka_controller_kafkacontroller_activecontrollercount", Gauge, Count;
+        "1 on the active controller, 0 elsewhere.";
+    ACTIVE_BROKER_COUNT = "kafka_controller_kafkacontroller_activebrokercount", Gauge, Count;
+        "Brokers that may serve.";
+    FENCED_BROKER_COUNT = "kafka_controller_kafkacontroller_fencedbrokercount", Gauge, Count;
+        "Brokers that are registered and may not serve.";
+    GLOBAL_TOPIC_COUNT = "kafka_controller_kafkacontroller_globaltopiccount", Gauge, Count;
+        "Topics in the cluster.";
+    GLOBAL_PARTITION_COUNT = "kafka_controller_kafkacontroller_globalpartitioncount", Gauge, Count;
+        "Partitions in the cluster.";
+    OFFLINE_PARTITIONS_COUNT = "kafka_controller_kafkacontroller_offlinepartitionscount", Gauge, Count;
+        "Partitions without a leader.";
+    LAST_APPLIED_RECORD_OFFSET = "kafka_controller_kafkacontroller_lastappliedrecordoffset", Gauge, Count;
+        "The last offset of the metadata log that was applied.";
+
+    PROCESS_CPU_SECONDS = "process_cpu_seconds_total", Counter, Seconds;
+        "Processor time used, in user and kernel mode.";
+    PROCESS_RESIDENT_MEMORY = "process_resident_memory_bytes", Gauge, Bytes;
+        "Memory in use.";
+    PROCESS_VIRTUAL_MEMORY = "process_virtual_memory_bytes", Gauge, Bytes;
+        "Address space in use.";
+    PROCESS_OPEN_FILES = "process_open_fds", Gauge, Count;
+        "Open file descriptors.";
+    PROCESS_OPEN_FILES_MAX = "process_max_fds", Gauge, Count;
+        "The most file descriptors that may be open.";
+    PROCESS_THREADS = "process_threads", Gauge, Count;
+        "Threads.";
+    PROCESS_START_TIME = "process_start_time_seconds", Gauge, Seconds;
+        "When the process was started, since the epoch.";
+}
