@@ -1,0 +1,87 @@
+//! Aborted transactions, as a `read_committed` consumer must skip them: the `.txnindex` format.
+//!
+//! ```text
+//! version i16 0 | producer id i64 | first offset i64 | last offset i64 | last stable offset i64
+//! ```
+//!
+//! Entries ascend by last offset (their markers' order); the file exists only if there are some.
+
+use crate::producers::Completed;
+
+/// One aborted transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    pub producer_id: i64,
+    pub first_offset: i64,
+    /// Of the abort marker.
+    pub last_offset: i64,
+    /// Where the oldest transaction still open then began: no later entry begins before it.
+    pub last_stable_offset: i64,
+}
+
+impl From<Completed> for Aborted {
+    fn from(completed: Completed) -> Aborted {
+        Aborted {
+            producer_id: completed.producer_id,
+            first_offset: completed.first_offset,
+            last_offset: completed.last_offset,
+            last_stable_offset: completed.last_stable_offset,
+        }
+    }
+}
+
+pub const ENTRY_SIZE: usize = 34;
+const VERSION: i16 = 0;
+
+impl Aborted {
+    pub fn encode(&self) -> [u8; ENTRY_SIZE] {
+        let mut bytes = [0; ENTRY_SIZE];
+        bytes[..2].copy_from_slice(&VERSION.to_be_bytes());
+        bytes[2..10].copy_from_slice(&self.producer_id.to_be_bytes());
+        bytes[10..18].copy_from_slice(&self.first_offset.to_be_bytes());
+        bytes[18..26].copy_from_slice(&self.last_offset.to_be_bytes());
+        bytes[26..].copy_from_slice(&self.last_stable_offset.to_be_bytes());
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8; ENTRY_SIZE]) -> Option<Aborted> {
+        let number = |at: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[at..at + 8]);
+            i64::from_be_bytes(number)
+        };
+        let version = i16::from_be_bytes([bytes[0], bytes[1]]);
+        (version == VERSION).then(|| Aborted {
+            producer_id: number(2),
+            first_offset: number(10),
+            last_offset: number(18),
+            last_stable_offset: number(26),
+        })
+    }
+}
+
+/// The entries in a whole file; what a crash cut off at the end is left out.
+pub fn decode_all(bytes: &[u8]) -> Vec<Aborted> {
+    let (entries, _) = bytes.as_chunks();
+    entries.iter().map_while(Aborted::decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_34_bytes_and_comes_back() {
+        let entry = Aborted {
+            producer_id: 1,
+            first_offset: 2,
+            last_offset: 3,
+            last_stable_offset: 4,
+        };
+        let mut bytes = entry.encode().to_vec();
+        assert_eq!(bytes.len(), 34);
+        assert_eq!(bytes[9], 1);
+        bytes.extend_from_slice(&entry.encode()[..20]);
+        assert_eq!(decode_all(&bytes), [entry]);
+    }
+}

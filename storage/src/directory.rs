@@ -1,0 +1,757 @@
+//! A log directory: one entry of `log.dirs`, with the logs in it.
+//!
+//! ```text
+//! .lock                                 held while we run; says under which boot of the machine
+//! meta.properties                       whose it is
+//! .kafka_cleanshutdown                  there from a clean stop to the next start
+//! recovery-point-offset-checkpoint      below, a log is on the disk
+//! log-start-offset-checkpoint           below, records were deleted by request
+//! replication-offset-checkpoint         high watermarks, for their owner to write and read
+//! orders-0/                             a log
+//! orders-0.0123...-delete/              one on its way out; likewise -future and -stray
+//! ```
+//!
+//! A failed write or sync takes the whole directory offline until a restart: nobody can tell any
+//! more what is on the disk. A sync is never tried again, because the kernel reports a page it could
+//! not write only once.
+//!
+//! One thread flushes. Whoever needs an offset to be durable asks and is called back; all that came
+//! while one sync was under way share the next. The same thread keeps what is unflushed in all logs
+//! together below a bound, so that a restart after a power cut has little to check.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    checkpoint::{self, Offsets},
+    config::Config,
+    disk::{Disk, Lock, Space},
+    error::Error,
+    files::{Files, read_small},
+    log::{Log, Shutdown, Start},
+    properties::{self, Identity},
+};
+
+const LOCK: &str = ".lock";
+const META: &str = "meta.properties";
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+const START_OFFSETS: &str = "log-start-offset-checkpoint";
+const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+const PARTITION_METADATA: &str = "partition.metadata";
+
+/// What may be unflushed in all logs of a directory before the flusher steps in. Checking it after a
+/// power cut takes about a tenth of a second.
+const UNFLUSHED_MAX: u64 = 256 << 20;
+
+#[derive(Debug)]
+pub struct Directory {
+    volume: Arc<Volume>,
+    id: Uuid,
+    shutdown: Shutdown,
+    previous_broker_epoch: Option<i64>,
+    flusher: Mutex<Option<thread::JoinHandle<()>>>,
+    /// Last, so that it is released when all else is done.
+    _lock: Box<dyn Lock>,
+}
+
+/// A directory in the log directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// `orders-0`, or with its suffix `orders-0.0123...-delete`.
+    pub name: String,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Live,
+    /// Its topic is deleted; the files follow after a delay.
+    Deleted,
+    /// A copy that will replace the log in another directory.
+    Future,
+    /// The cluster does not know it.
+    Stray,
+}
+
+impl State {
+    fn suffix(self) -> &'static str {
+        match self {
+            State::Live => "",
+            State::Deleted => "-delete",
+            State::Future => "-future",
+            State::Stray => "-stray",
+        }
+    }
+}
+
+/// Called when a flush is done, with the offset below which the log is now durable: it is less than
+/// was asked for if the log was truncated meanwhile. Runs on the flusher: it must not block.
+pub type Flushed = Box<dyn FnOnce(Result<i64, Error>) + Send>;
+
+impl Directory {
+    /// Locks the directory, which must exist, and reads what is known of the logs in it.
+    ///
+    /// At most `files_max` of its files are kept open.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        identity: &Identity,
+        files_max: usize,
+        now: i64,
+    ) -> Result<Directory, Error> {
+        let volume = Volume::new(disk, path.to_owned(), files_max);
+        let disk = &*volume.disk;
+        let lock = match disk.lock(&path.join(LOCK)) {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                let dir = path.to_owned();
+                return Err(Error::InUse { dir });
+            }
+            locked => volume.done("lock", &path.join(LOCK), locked)?,
+        };
+        let id = volume.identify(identity, now)?;
+
+        let clean_path = path.join(CLEAN_SHUTDOWN);
+        let clean = volume.done("read", &clean_path, read_small(disk, &clean_path))?;
+        let boot_id = disk.boot_id().unwrap_or_default();
+        let last_boot_id = volume.done("write", &path.join(LOCK), lock.leave_note(&boot_id))?;
+        let shutdown = if clean.is_some() {
+            Shutdown::Clean
+        } else if !boot_id.is_empty() && boot_id == last_boot_id {
+            Shutdown::Killed
+        } else {
+            Shutdown::PowerLost
+        };
+        if clean.is_some() {
+            let removed = disk.remove_file(&clean_path);
+            volume.done("remove", &clean_path, removed)?;
+            // Or a power cut could bring it back, over logs that are not clean any more.
+            volume.done("fsync", path, disk.sync_dir(path))?;
+        }
+        volume.read_positions()?;
+        let volume = Arc::new(volume);
+        let flusher = {
+            let volume = Arc::clone(&volume);
+            thread::Builder::new()
+                .name("flusher".to_owned())
+                .spawn(move || volume.run_flusher())
+        };
+        let flusher = volume.done("start the flusher of", path, flusher)?;
+        Ok(Directory {
+            id,
+            shutdown,
+            previous_broker_epoch: clean.as_deref().and_then(properties::broker_epoch),
+            flusher: Mutex::new(Some(flusher)),
+            volume,
+            _lock: lock,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.volume.root
+    }
+
+    /// `directory.id` of `meta.properties`.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// How the directory was left before this start.
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown
+    }
+
+    /// The broker epoch of the last clean stop, if that was the last stop.
+    pub fn previous_broker_epoch(&self) -> Option<i64> {
+        self.previous_broker_epoch
+    }
+
+    /// Whether a failure has taken it offline.
+    pub fn is_offline(&self) -> bool {
+        self.volume.check().is_err()
+    }
+
+    pub fn space(&self) -> Result<Space, Error> {
+        let space = self.volume.disk.space(&self.volume.root);
+        self.volume.done("stat", &self.volume.root, space)
+    }
+
+    /// The logs in it, by their directories.
+    pub fn logs(&self) -> Result<Vec<Found>, Error> {
+        let root = &self.volume.root;
+        let entries = self
+            .volume
+            .done("list", root, self.volume.disk.list(root))?;
+        let logs = entries.into_iter().filter(|entry| entry.is_dir);
+        Ok(logs.filter_map(|entry| found(entry.name)).collect())
+    }
+
+    /// Opens the log called `name`, or begins it.
+    pub fn open_log(&self, name: &str, config: Config, now: i64) -> Result<Arc<Log>, Error> {
+        let dir = self.volume.root.join(name);
+        let start = match self.volume.disk.size(&dir) {
+            Ok(_) => self.start_of(name),
+            // A log of the same name was deleted, perhaps.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                self.volume.forget(name);
+                Start::clean()
+            }
+            Err(err) => self.volume.done("stat", &dir, Err(err))?,
+        };
+        let log = Log::open_in(Arc::clone(&self.volume), dir, config, start, now)?;
+        let log = Arc::new(log);
+        self.volume
+            .logs()
+            .insert(name.to_owned(), Arc::downgrade(&log));
+        Ok(log)
+    }
+
+    fn start_of(&self, name: &str) -> Start {
+        let positions = self.volume.positions();
+        Start {
+            shutdown: self.shutdown,
+            recovery_point: positions.recovery.get(name).copied().unwrap_or(0),
+            log_start_offset: positions.starts.get(name).copied().unwrap_or(0),
+        }
+    }
+
+    /// The topic id in the log's `partition.metadata`.
+    pub fn topic_id(&self, name: &str) -> Result<Option<Uuid>, Error> {
+        let path = self.volume.root.join(name).join(PARTITION_METADATA);
+        let read = read_small(&*self.volume.disk, &path);
+        let Some(bytes) = self.volume.done("read", &path, read)? else {
+            return Ok(None);
+        };
+        let id = properties::topic_id(&bytes).ok_or(Error::Corrupt {
+            path,
+            position: 0,
+            reason: "not a partition.metadata file",
+        })?;
+        Ok(Some(id))
+    }
+
+    pub fn set_topic_id(&self, name: &str, topic_id: Uuid) -> Result<(), Error> {
+        let path = self.volume.root.join(name).join(PARTITION_METADATA);
+        let content = properties::partition_metadata(topic_id);
+        self.volume.replace(&path, content.as_bytes())
+    }
+
+    /// Renames a log's directory: `name.<uuid>-delete`, `name.<uuid>-future`, `name-stray`, or back
+    /// to `name`. Reading from it goes on.
+    pub fn rename(&self, log: &Log, name: &str, state: State) -> Result<String, Error> {
+        let new_name = match state {
+            State::Live => name.to_owned(),
+            State::Stray => format!("{name}{}", state.suffix()),
+            State::Deleted | State::Future => {
+                let unique = Uuid::new_v4().simple();
+                let suffix = state.suffix();
+                // Kafka keeps to what a file name may have.
+                let kept = 255 - 1 - 32 - suffix.len();
+                let name = name.get(..kept).unwrap_or(name);
+                format!("{name}.{unique}{suffix}")
+            }
+        };
+        let old_name = log.name();
+        log.rename(self.volume.root.join(&new_name))?;
+        let mut logs = self.volume.logs();
+        if let Some(log) = logs.remove(&old_name) {
+            logs.insert(new_name.clone(), log);
+        }
+        drop(logs);
+        if matches!(state, State::Deleted | State::Stray) {
+            self.volume.forget(&old_name);
+        } else {
+            self.volume.move_positions(&old_name, &new_name);
+        }
+        Ok(new_name)
+    }
+
+    /// Removes a log's directory with all its files, for good.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let dir = self.volume.root.join(name);
+        let disk = &*self.volume.disk;
+        if let Some(log) = self
+            .volume
+            .logs()
+            .remove(name)
+            .and_then(|log| log.upgrade())
+        {
+            log.abandon();
+        }
+        self.volume.forget(name);
+        let entries = match disk.list(&dir) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listed => self.volume.done("list", &dir, listed)?,
+        };
+        for entry in entries {
+            let path = dir.join(entry.name);
+            self.volume.done("remove", &path, disk.remove_file(&path))?;
+        }
+        self.volume.done("remove", &dir, disk.remove_dir(&dir))
+    }
+
+    /// The high watermarks last written, by log name.
+    pub fn high_watermarks(&self) -> Result<Offsets, Error> {
+        self.volume.read_offsets(HIGH_WATERMARKS)
+    }
+
+    pub fn write_high_watermarks(&self, offsets: &Offsets) -> Result<(), Error> {
+        self.volume.write_offsets(HIGH_WATERMARKS, offsets)
+    }
+
+    /// Writes how far logs are flushed and where they start, if that has changed. To be called once
+    /// in a while.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        self.volume.write_positions()
+    }
+
+    /// Has the log flushed up to `upto` and then calls `done`, from the flusher's thread.
+    pub fn flush_then(&self, log: &Arc<Log>, upto: i64, done: Flushed) {
+        self.volume.ask(Request {
+            log: Arc::clone(log),
+            upto,
+            done,
+        });
+    }
+
+    /// Has the log flushed up to `upto` and waits for it.
+    pub fn flush(&self, log: &Arc<Log>, upto: i64) -> Result<i64, Error> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let done = Box::new(move |result| {
+            // Nobody else has the receiver, and it waits.
+            let _ = sender.send(result);
+        });
+        self.flush_then(log, upto, done);
+        receiver.recv().unwrap_or_else(|_| {
+            let dir = self.volume.root.clone();
+            Err(Error::Offline { dir })
+        })
+    }
+
+    /// Closes all logs and leaves the marker of a clean stop. A directory that is offline, or a log
+    /// that cannot be closed, leaves none.
+    pub fn close(&self, broker_epoch: i64) -> Result<(), Error> {
+        let logs: Vec<_> = self
+            .volume
+            .logs()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for log in logs {
+            log.close()?;
+        }
+        self.stop_flusher();
+        self.volume.write_positions()?;
+        let path = self.volume.root.join(CLEAN_SHUTDOWN);
+        let content = properties::clean_shutdown(broker_epoch);
+        self.volume.replace(&path, content.as_bytes())
+    }
+
+    fn stop_flusher(&self) {
+        self.volume.queue().closed = true;
+        self.volume.wake.notify_all();
+        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flusher) = flusher.take() {
+            // It has no result, and a panic of it has been printed.
+            let _ = flusher.join();
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.stop_flusher();
+    }
+}
+
+/// A directory's name as a log's: topic, `-`, partition, and perhaps a suffix.
+fn found(name: String) -> Option<Found> {
+    let suffixed = [State::Deleted, State::Future, State::Stray]
+        .into_iter()
+        .find(|state| name.ends_with(state.suffix()));
+    if let Some(state) = suffixed {
+        return Some(Found { name, state });
+    }
+    let (topic, partition) = name.rsplit_once('-')?;
+    let live = !topic.is_empty() && partition.parse::<u32>().is_ok();
+    live.then_some(())?;
+    let state = State::Live;
+    Some(Found { name, state })
+}
+
+/// What a log needs of the directory it is in.
+pub(crate) struct Volume {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) root: PathBuf,
+    pub(crate) files: Files,
+    offline: AtomicBool,
+    positions: Mutex<Positions>,
+    logs: Mutex<HashMap<String, Weak<Log>>>,
+    unflushed: AtomicU64,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Volume({})", self.root.display())
+    }
+}
+
+/// How far logs are flushed and where they start, by name.
+#[derive(Debug, Default)]
+struct Positions {
+    recovery: Offsets,
+    starts: Offsets,
+    /// The recovery points in the file.
+    written: Offsets,
+    starts_changed: bool,
+    /// A log that is not in a [`Directory`]: its owner keeps what it needs to open it again.
+    lone: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Request>,
+    /// Too much is unflushed.
+    pressure: bool,
+    closed: bool,
+}
+
+struct Request {
+    log: Arc<Log>,
+    upto: i64,
+    done: Flushed,
+}
+
+impl Volume {
+    fn new(disk: Arc<dyn Disk>, root: PathBuf, files_max: usize) -> Volume {
+        Volume {
+            disk,
+            root,
+            files: Files::new(files_max),
+            offline: AtomicBool::new(false),
+            positions: Mutex::default(),
+            logs: Mutex::default(),
+            unflushed: AtomicU64::new(0),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// For one log by itself.
+    pub(crate) fn lone(disk: Arc<dyn Disk>, root: PathBuf) -> Volume {
+        const FILES_MAX: usize = 16;
+        let volume = Volume::new(disk, root, FILES_MAX);
+        volume.positions().lone = true;
+        volume
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.offline.load(Ordering::Acquire) {
+            let dir = self.root.clone();
+            return Err(Error::Offline { dir });
+        }
+        Ok(())
+    }
+
+    /// The result of a system call. A failure takes the directory offline.
+    pub(crate) fn done<T>(
+        &self,
+        op: &'static str,
+        path: &Path,
+        result: io::Result<T>,
+    ) -> Result<T, Error> {
+        result.map_err(|source| {
+            if !self.offline.swap(true, Ordering::AcqRel) {
+                tracing::error!(
+                    op,
+                    path = %path.display(),
+                    error = %source,
+                    dir = %self.root.display(),
+                    "log directory goes offline"
+                );
+            }
+            Error::Io {
+                op,
+                path: path.to_owned(),
+                source,
+            }
+        })
+    }
+
+    fn identify(&self, identity: &Identity, now: i64) -> Result<Uuid, Error> {
+        let path = self.root.join(META);
+        let found = self.done("read", &path, read_small(&*self.disk, &path))?;
+        let Some(found) = found else {
+            let id = properties::new_directory_id();
+            let content = properties::meta(identity, id, now);
+            self.replace(&path, content.as_bytes())?;
+            return Ok(id);
+        };
+        match properties::check_meta(&path, &found, identity)? {
+            Some(id) => Ok(id),
+            // Written before directories had ids.
+            None => {
+                let id = properties::new_directory_id();
+                let content = properties::meta(identity, id, now);
+                self.replace(&path, content.as_bytes())?;
+                Ok(id)
+            }
+        }
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> Result<(), Error> {
+        self.check()?;
+        let done = checkpoint::replace(&*self.disk, path, content);
+        self.done("write", path, done)
+    }
+
+    fn read_offsets(&self, name: &str) -> Result<Offsets, Error> {
+        let path = self.root.join(name);
+        match checkpoint::read_offsets(&*self.disk, &path) {
+            // Without it, more is scanned and fetched again, which is safe.
+            Err(err) if err.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(path = %path.display(), "damaged checkpoint ignored");
+                Ok(Offsets::new())
+            }
+            read => self.done("read", &path, read),
+        }
+    }
+
+    fn write_offsets(&self, name: &str, offsets: &Offsets) -> Result<(), Error> {
+        self.check()?;
+        let path = self.root.join(name);
+        let done = checkpoint::write_offsets(&*self.disk, &path, offsets);
+        self.done("write", &path, done)
+    }
+
+    fn positions(&self) -> MutexGuard<'_, Positions> {
+        self.positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logs(&self) -> MutexGuard<'_, HashMap<String, Weak<Log>>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_positions(&self) -> Result<(), Error> {
+        let recovery = self.read_offsets(RECOVERY_POINTS)?;
+        let starts = self.read_offsets(START_OFFSETS)?;
+        let mut positions = self.positions();
+        positions.written = recovery.clone();
+        positions.recovery = recovery;
+        positions.starts = starts;
+        Ok(())
+    }
+
+    fn write_positions(&self) -> Result<(), Error> {
+        let mut positions = self.positions();
+        if positions.lone {
+            return Ok(());
+        }
+        if positions.starts_changed {
+            self.write_offsets(START_OFFSETS, &positions.starts)?;
+            positions.starts_changed = false;
+        }
+        if positions.recovery != positions.written {
+            self.write_offsets(RECOVERY_POINTS, &positions.recovery)?;
+            positions.written = positions.recovery.clone();
+        }
+        Ok(())
+    }
+
+    /// The log called `name` is on the disk below `offset`.
+    pub(crate) fn set_recovery_point(&self, name: &str, offset: i64) {
+        let mut positions = self.positions();
+        match positions.recovery.get_mut(name) {
+            Some(known) => *known = offset,
+            None => {
+                positions.recovery.insert(name.to_owned(), offset);
+            }
+        }
+    }
+
+    /// The log is to be cut at `offset`. If the file says that more of it is on the disk, the file
+    /// is corrected before this returns: what will be appended there is not.
+    pub(crate) fn lower_recovery_point(&self, name: &str, offset: i64) -> Result<(), Error> {
+        let mut positions = self.positions();
+        let lower = |offsets: &mut Offsets| match offsets.get_mut(name) {
+            Some(known) if *known > offset => {
+                *known = offset;
+                true
+            }
+            _ => false,
+        };
+        lower(&mut positions.recovery);
+        if lower(&mut positions.written) && !positions.lone {
+            self.write_offsets(RECOVERY_POINTS, &positions.recovery)?;
+            positions.written = positions.recovery.clone();
+        }
+        Ok(())
+    }
+
+    /// The log starts at `offset`; its first segment at `first`. Only what its files do not tell
+    /// goes into the checkpoint.
+    pub(crate) fn set_start_offset(&self, name: &str, offset: i64, first: i64) {
+        let mut positions = self.positions();
+        let changed = if offset > first {
+            positions.starts.insert(name.to_owned(), offset) != Some(offset)
+        } else {
+            positions.starts.remove(name).is_some()
+        };
+        positions.starts_changed |= changed;
+    }
+
+    fn forget(&self, name: &str) {
+        let mut positions = self.positions();
+        positions.recovery.remove(name);
+        let had_start = positions.starts.remove(name).is_some();
+        positions.starts_changed |= had_start;
+    }
+
+    fn move_positions(&self, from: &str, to: &str) {
+        let mut positions = self.positions();
+        if let Some(offset) = positions.recovery.remove(from) {
+            positions.recovery.insert(to.to_owned(), offset);
+        }
+        if let Some(offset) = positions.starts.remove(from) {
+            positions.starts.insert(to.to_owned(), offset);
+            positions.starts_changed = true;
+        }
+    }
+
+    pub(crate) fn add_unflushed(&self, bytes: u64) {
+        let before = self.unflushed.fetch_add(bytes, Ordering::Relaxed);
+        if before <= UNFLUSHED_MAX && before + bytes > UNFLUSHED_MAX {
+            self.queue().pressure = true;
+            self.wake.notify_all();
+        }
+    }
+
+    pub(crate) fn flushed(&self, bytes: u64) {
+        self.unflushed.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn ask(&self, request: Request) {
+        let mut queue = self.queue();
+        if queue.closed {
+            drop(queue);
+            let dir = self.root.clone();
+            (request.done)(Err(Error::Offline { dir }));
+            return;
+        }
+        queue.waiting.push(request);
+        drop(queue);
+        self.wake.notify_all();
+    }
+
+    fn run_flusher(&self) {
+        loop {
+            let (waiting, pressure) = {
+                let mut queue = self.queue();
+                loop {
+                    if !queue.waiting.is_empty() || queue.pressure {
+                        break;
+                    }
+                    if queue.closed {
+                        return;
+                    }
+                    queue = self
+                        .wake
+                        .wait(queue)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                let pressure = std::mem::take(&mut queue.pressure);
+                (std::mem::take(&mut queue.waiting), pressure)
+            };
+            self.serve(waiting);
+            if pressure {
+                self.relieve();
+            }
+        }
+    }
+
+    /// One sync for each log, whoever many wait for it.
+    fn serve(&self, mut waiting: Vec<Request>) {
+        // By log; the order of those who wait for the same stays.
+        waiting.sort_by_key(|request| Arc::as_ptr(&request.log));
+        let distinct = waiting.chunk_by(|a, b| Arc::ptr_eq(&a.log, &b.log));
+        let logs: Vec<Arc<Log>> = distinct.map(|group| Arc::clone(&group[0].log)).collect();
+        if logs.len() > 1 {
+            // All disks writes under way before the first is waited for.
+            for log in &logs {
+                log.start_writeback();
+            }
+        }
+        let mut waiting = waiting.into_iter().peekable();
+        for log in logs {
+            let mut group = Vec::new();
+            while let Some(request) = waiting.next_if(|request| Arc::ptr_eq(&request.log, &log)) {
+                group.push(request);
+            }
+            let upto = group.iter().map(|request| request.upto).max().unwrap_or(0);
+            let flushed = match log.flushed_offset() {
+                flushed if flushed >= upto => Ok(flushed),
+                _ => log.flush(),
+            };
+            let mut failure = None;
+            for request in group {
+                let result = match &flushed {
+                    Ok(offset) => Ok(*offset),
+                    Err(_) => Err(Error::Offline {
+                        dir: self.root.clone(),
+                    }),
+                };
+                match failure {
+                    None => failure = Some((request.done, result)),
+                    Some(_) => (request.done)(result),
+                }
+            }
+            // The first to wait gets the failure itself.
+            if let Some((done, result)) = failure {
+                done(flushed.or(result));
+            }
+        }
+    }
+
+    /// Flushes the logs with the most to flush until half the bound is left.
+    fn relieve(&self) {
+        let mut logs: Vec<_> = self
+            .logs()
+            .values()
+            .filter_map(Weak::upgrade)
+            .map(|log| (log.unflushed_bytes(), log))
+            .collect();
+        logs.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (_, log) in logs {
+            if self.unflushed.load(Ordering::Relaxed) <= UNFLUSHED_MAX / 2 {
+                break;
+            }
+            // What failed is in the log and has taken the directory offline.
+            if log.flush().is_err() {
+                return;
+            }
+        }
+        let _ = self.write_positions();
+        // More came in than went out meanwhile: go on, after those who wait.
+        if self.unflushed.load(Ordering::Relaxed) > UNFLUSHED_MAX {
+            self.queue().pressure = true;
+        }
+    }
+}

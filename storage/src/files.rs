@@ -1,0 +1,277 @@
+//! A bounded number of open files.
+//!
+//! A partition has four files per segment and a broker has ten thousand partitions, most of them
+//! idle: files are opened when used and closed when others need the descriptor more. A [`Handle`]
+//! names a file and remembers the descriptor as long as the cache keeps it.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    directory::Volume,
+    disk::{Disk, File, Mode},
+    error::Error,
+};
+
+/// The open files of a directory, at most `limit` of them besides those in use at this moment.
+#[derive(Debug)]
+pub(crate) struct Files {
+    limit: usize,
+    open: Mutex<VecDeque<Arc<Open>>>,
+}
+
+/// An open file. Closed when the cache has let go of it and nobody uses it any more.
+#[derive(Debug)]
+pub(crate) struct Open {
+    file: Box<dyn File>,
+    /// Set by each use, cleared when the cache passes by: a file gets a second chance before it is
+    /// closed. Cheaper than the exact order of use, which would need a lock shared by all appends.
+    used: AtomicBool,
+}
+
+impl Deref for Open {
+    type Target = dyn File;
+
+    fn deref(&self) -> &(dyn File + 'static) {
+        &*self.file
+    }
+}
+
+impl Files {
+    pub(crate) fn new(limit: usize) -> Files {
+        Files {
+            limit: limit.max(1),
+            open: Mutex::default(),
+        }
+    }
+
+    fn keep(&self, file: Arc<Open>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push_back(file);
+        while open.len() > self.limit {
+            let Some(oldest) = open.pop_front() else {
+                break;
+            };
+            if oldest.used.swap(false, Ordering::Relaxed) {
+                open.push_back(oldest);
+            }
+        }
+    }
+
+    fn forget(&self, file: &Arc<Open>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|other| !Arc::ptr_eq(other, file));
+    }
+}
+
+/// Where a log lives: its directory, which may be renamed under it, on a volume.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) volume: Arc<Volume>,
+    dir: RwLock<PathBuf>,
+}
+
+impl Place {
+    pub(crate) fn new(volume: Arc<Volume>, dir: PathBuf) -> Place {
+        Place {
+            volume,
+            dir: RwLock::new(dir),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .join(name)
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.volume.disk
+    }
+
+    /// Renames the directory; files opened from now on are looked for there.
+    pub(crate) fn rename(&self, to: PathBuf) -> Result<(), Error> {
+        let mut dir = self.dir.write().unwrap_or_else(PoisonError::into_inner);
+        let renamed = self.disk().rename(&dir, &to);
+        self.volume.done("rename", &dir, renamed)?;
+        *dir = to;
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&self) -> Result<(), Error> {
+        let dir = self.dir();
+        let synced = self.disk().sync_dir(&dir);
+        self.volume.done("fsync", &dir, synced)
+    }
+
+    /// Removes a file that may already be gone.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.path(name);
+        match self.disk().remove_file(&path) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => self.volume.done("remove", &path, removed),
+        }
+    }
+}
+
+/// Which of a segment's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Log,
+    OffsetIndex,
+    TimeIndex,
+    TxnIndex,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 4] = [
+        Kind::Log,
+        Kind::OffsetIndex,
+        Kind::TimeIndex,
+        Kind::TxnIndex,
+    ];
+
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Kind::Log => "log",
+            Kind::OffsetIndex => "index",
+            Kind::TimeIndex => "timeindex",
+            Kind::TxnIndex => "txnindex",
+        }
+    }
+}
+
+pub(crate) fn file_name(base_offset: i64, suffix: &str) -> String {
+    format!("{base_offset:020}.{suffix}")
+}
+
+/// A file of a segment, open or not.
+pub(crate) struct Handle {
+    base_offset: i64,
+    kind: Kind,
+    /// The segment was deleted: its files are called `.deleted` until the delay is over, and a
+    /// reader that found the segment just before may still come for its bytes.
+    deleted: AtomicBool,
+    open: Mutex<Weak<Open>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(base_offset: i64, kind: Kind) -> Handle {
+        Handle {
+            base_offset,
+            kind,
+            deleted: AtomicBool::new(false),
+            open: Mutex::new(Weak::new()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let mut name = file_name(self.base_offset, self.kind.suffix());
+        if self.deleted.load(Ordering::Acquire) {
+            name.push_str(DELETED);
+        }
+        name
+    }
+
+    pub(crate) fn path(&self, place: &Place) -> PathBuf {
+        place.path(&self.name())
+    }
+
+    /// The open file; opened now if it is not.
+    pub(crate) fn get(&self, place: &Place) -> Result<Arc<Open>, Error> {
+        self.open_as(place, Mode::Open)
+    }
+
+    pub(crate) fn create(&self, place: &Place) -> Result<Arc<Open>, Error> {
+        self.open_as(place, Mode::Create)
+    }
+
+    fn open_as(&self, place: &Place, mode: Mode) -> Result<Arc<Open>, Error> {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = slot.upgrade() {
+            open.used.store(true, Ordering::Relaxed);
+            return Ok(open);
+        }
+        let path = self.path(place);
+        let opened = match place.disk().open(&path, mode) {
+            // Renamed to `.deleted` between our asking for the name and opening it.
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound && path != self.path(place) => {
+                place.disk().open(&self.path(place), mode)
+            }
+            opened => opened,
+        };
+        if self.deleted.load(Ordering::Acquire)
+            && matches!(&opened, Err(err) if err.kind() == std::io::ErrorKind::NotFound)
+        {
+            return Err(Error::Gone { path });
+        }
+        let file = place.volume.done("open", &path, opened)?;
+        let open = Arc::new(Open {
+            file,
+            used: AtomicBool::new(true),
+        });
+        *slot = Arc::downgrade(&open);
+        place.volume.files.keep(Arc::clone(&open));
+        Ok(open)
+    }
+
+    /// Lets go of the descriptor, so that a removed file gives its space back.
+    pub(crate) fn close(&self, place: &Place) {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = std::mem::take(&mut *slot).upgrade() {
+            place.volume.files.forget(&open);
+        }
+    }
+
+    /// Renames the file to `.deleted`. A file that never came to be (a `.txnindex` without aborts)
+    /// is no failure.
+    pub(crate) fn rename_deleted(&self, place: &Place) -> Result<(), Error> {
+        // Under the slot's lock, so that nobody opens the old name meanwhile.
+        let _slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = self.path(place);
+        self.deleted.store(true, Ordering::Release);
+        match place.disk().rename(&from, &self.path(place)) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            renamed => place.volume.done("rename", &from, renamed),
+        }
+    }
+}
+
+/// What Kafka appends to the name of a file that will be removed after `file.delete.delay.ms`.
+pub(crate) const DELETED: &str = ".deleted";
+
+/// Reads a small file whole; `None` when it does not exist.
+pub(crate) fn read_small(disk: &dyn Disk, path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(path, Mode::Open) {
+        Ok(file) => file,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    let size = usize::try_from(file.size()?).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; size];
+    let count = file.read_at(&mut buffer, 0)?;
+    buffer.truncate(count);
+    Ok(Some(buffer))
+}

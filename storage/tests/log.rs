@@ -1,0 +1,337 @@
+//! A log and its directory from the outside, on a real disk: what was appended is read, before and
+//! after reopening, and what retention, truncation and time ask for is what Kafka would do.
+
+mod common;
+
+use std::{path::Path, sync::Arc};
+
+use common::{NOW, batch, directory, idempotent, identity, marker, offsets, small, transactional};
+use protocol::batch::{Batch, Builder};
+use storage::{
+    config::Config,
+    directory::{Directory, State},
+    disk,
+    error::Error,
+    log::{Log, Shutdown},
+    producers::Origin,
+    properties::Identity,
+};
+
+#[test]
+fn what_was_appended_is_read_before_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let directory = directory(dir.path());
+        assert_eq!(directory.shutdown(), Shutdown::PowerLost, "nobody knows");
+        let log = directory.open_log("orders-0", small(), NOW).unwrap();
+        for at in 0..100 {
+            let appended = log.append(&batch(3, NOW + at), 5, NOW).unwrap();
+            assert_eq!(appended.base_offset, at * 3);
+            assert_eq!(appended.last_offset, at * 3 + 2);
+        }
+        assert!(log.segment_count() > 1);
+        assert_eq!(offsets(&log, 0), (0..300).collect::<Vec<_>>());
+        assert_eq!(log.latest_epoch(), Some(5));
+        directory.close(7).unwrap();
+    }
+    let directory = directory(dir.path());
+    assert_eq!(directory.shutdown(), Shutdown::Clean);
+    assert_eq!(directory.previous_broker_epoch(), Some(7));
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    assert_eq!((log.start_offset(), log.end_offset()), (0, 300));
+    assert_eq!(log.flushed_offset(), 300);
+    assert_eq!(log.epochs(), [(5, 0)]);
+    assert_eq!(offsets(&log, 0), (0..300).collect::<Vec<_>>());
+    assert_eq!(offsets(&log, 298), [297, 298, 299], "the whole batch");
+    let next = log.append(&batch(1, NOW), 6, NOW).unwrap();
+    assert_eq!(next.base_offset, 300);
+    assert_eq!(log.end_offset_for_epoch(5), (5, 300));
+}
+
+#[test]
+fn a_killed_broker_finds_all_it_wrote_but_a_torn_end() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let directory = directory(dir.path());
+        let log = directory.open_log("orders-0", small(), NOW).unwrap();
+        for at in 0..200 {
+            log.append(&batch(3, NOW + at), 0, NOW).unwrap();
+        }
+    }
+    let newest = files(&dir.path().join("orders-0"), ".log").pop().unwrap();
+    let newest = dir.path().join("orders-0").join(newest);
+    let size = std::fs::metadata(&newest).unwrap().len();
+    let file = std::fs::File::options().write(true).open(&newest).unwrap();
+    file.set_len(size - 5).unwrap();
+    let directory = directory(dir.path());
+    assert_eq!(directory.shutdown(), Shutdown::Killed);
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    assert_eq!(log.end_offset(), 597);
+    assert_eq!(offsets(&log, 0), (0..597).collect::<Vec<_>>());
+    log.append(&batch(3, NOW), 0, NOW).unwrap();
+    assert_eq!(offsets(&log, 590), (588..600).collect::<Vec<_>>());
+}
+
+#[test]
+fn duplicates_are_answered_and_gaps_refused_across_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    for start in ["fresh", "killed", "closed"] {
+        let directory = directory(dir.path());
+        let log = directory.open_log("orders-0", small(), NOW).unwrap();
+        if start == "fresh" {
+            for at in 0..7 {
+                log.append(&idempotent(9, 0, at * 2, 2), 0, NOW).unwrap();
+            }
+            let again = log.append(&idempotent(9, 0, 8, 2), 0, NOW).unwrap();
+            assert!(again.duplicate);
+            assert_eq!((again.base_offset, again.last_offset), (8, 9));
+            // Six batches ago is more than is remembered.
+            let old = log.append(&idempotent(9, 0, 2, 2), 0, NOW).unwrap_err();
+            let refused = matches!(
+                old,
+                Error::OutOfOrderSequence {
+                    last: 13,
+                    found: 2,
+                    ..
+                }
+            );
+            assert!(refused, "{old}");
+        }
+        let last = log.append(&idempotent(9, 0, 12, 2), 0, NOW).unwrap();
+        assert!(last.duplicate, "{start}");
+        assert_eq!(last.base_offset, 12);
+        let gap = log.append(&idempotent(9, 0, 15, 2), 0, NOW).unwrap_err();
+        assert!(matches!(gap, Error::OutOfOrderSequence { .. }), "{gap}");
+        assert_eq!(log.end_offset(), 14);
+        if start == "killed" {
+            directory.close(0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_open_transaction_holds_back_the_last_stable_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    let append = |batch: &Batch| log.append(batch, 0, NOW).unwrap();
+    let end = |producer, commit| {
+        let origin = Origin::Coordinator {
+            transaction_version: 0,
+        };
+        let marker = marker(producer, 0, 0, commit);
+        log.append_from(&marker, 0, origin, NOW).unwrap()
+    };
+    append(&batch(2, NOW));
+    append(&transactional(1, 0, 2));
+    append(&transactional(2, 0, 2));
+    let stable = |high_watermark| log.last_stable_offset(high_watermark, NOW).unwrap();
+    assert_eq!(stable(6), 2);
+    end(2, true);
+    assert_eq!(stable(7), 2);
+    end(1, false);
+    assert_eq!(stable(7), 2, "the abort is not below the high watermark");
+    assert_eq!(stable(8), 8);
+    let aborted = log.aborted(0, 8, NOW).unwrap();
+    assert_eq!(aborted.len(), 1);
+    assert_eq!((aborted[0].producer_id, aborted[0].first_offset), (1, 2));
+    assert_eq!(
+        (aborted[0].last_offset, aborted[0].last_stable_offset),
+        (7, 8)
+    );
+    assert!(log.aborted(8, 9, NOW).unwrap().is_empty());
+}
+
+#[test]
+fn records_are_found_by_their_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    assert_eq!(log.offset_for_timestamp(0).unwrap(), None);
+    assert_eq!(log.offset_of_max_timestamp().unwrap(), None);
+    for at in 0..100 {
+        log.append(&batch(3, NOW + at * 10), 2, NOW).unwrap();
+    }
+    let find = |timestamp| log.offset_for_timestamp(timestamp).unwrap();
+    for at in 0..100 {
+        let time = NOW + at * 10 + 1;
+        let exact = find(time).unwrap();
+        assert_eq!((exact.offset, exact.timestamp), (at * 3 + 1, time));
+        assert_eq!(exact.leader_epoch, Some(2));
+    }
+    assert_eq!(find(NOW + 5).unwrap().offset, 3, "in the next batch");
+    assert_eq!(find(0).unwrap().offset, 0);
+    assert_eq!(find(NOW + 10_000), None);
+    log.append(&batch(1, NOW), 2, NOW).unwrap();
+    let newest = log.offset_of_max_timestamp().unwrap().unwrap();
+    assert_eq!((newest.offset, newest.timestamp), (299, NOW + 992));
+    log.delete_records(100).unwrap();
+    assert_eq!(find(0).unwrap().offset, 100, "not below the start");
+}
+
+#[test]
+fn retention_deletes_from_the_start_and_readers_finish() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let config = Config {
+        retention_bytes: 8192,
+        ..small()
+    };
+    let log = directory.open_log("orders-0", config, NOW).unwrap();
+    for at in 0..300 {
+        log.append(&batch(3, NOW + at), 0, NOW).unwrap();
+    }
+    let slice = log.read(0, 1000, true, 900).unwrap();
+    assert_eq!(log.retain(0, NOW).unwrap(), 0, "nothing is replicated");
+    assert!(log.retain(900, NOW).unwrap() > 1);
+    let start = log.start_offset();
+    assert!(start > 0);
+    assert!(log.size() >= 8192 && log.size() < 8192 + 4096);
+    let below = log.read(0, 1000, true, 900).unwrap_err();
+    assert!(matches!(below, Error::OffsetOutOfRange { .. }));
+    assert_eq!(
+        slice.read().unwrap().len(),
+        1000,
+        "found before it was deleted"
+    );
+    assert_eq!(offsets(&log, start), (start..900).collect::<Vec<_>>());
+    let partition = dir.path().join("orders-0");
+    assert!(!files(&partition, ".deleted").is_empty());
+    // After the delay the files go.
+    log.retain(900, NOW + 60_000).unwrap();
+    assert!(files(&partition, ".deleted").is_empty());
+    assert!(matches!(slice.read(), Err(Error::Gone { .. })));
+    assert!(!directory.is_offline());
+}
+
+#[test]
+fn a_follower_truncates_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    for at in 0..100 {
+        let epoch = if at < 50 { 1 } else { 2 };
+        log.append(&batch(3, NOW + at), epoch, NOW).unwrap();
+    }
+    assert_eq!(log.truncate(400, NOW).unwrap(), 300, "nothing above");
+    assert_eq!(log.truncate(149, NOW).unwrap(), 147, "before the batch");
+    assert_eq!((log.latest_epoch(), log.end_offset()), (Some(1), 147));
+    assert_eq!(offsets(&log, 0), (0..147).collect::<Vec<_>>());
+    let newest = log.offset_of_max_timestamp().unwrap().unwrap();
+    assert_eq!(newest.offset, 146);
+    let mut copied = Builder::new().base_offset(147).leader_epoch(3);
+    copied.push(NOW, None, Some(b"x"), &[]);
+    let copied = copied.build().unwrap();
+    log.append_assigned(std::slice::from_ref(&copied), NOW)
+        .unwrap();
+    assert_eq!(log.epochs(), [(1, 0), (3, 147)]);
+    let again = log.append_assigned(&[copied], NOW).unwrap_err();
+    let refused = matches!(
+        again,
+        Error::UnexpectedOffset {
+            expected: 148,
+            found: 147
+        }
+    );
+    assert!(refused, "{again}");
+    log.truncate_fully(1000, NOW).unwrap();
+    assert_eq!((log.start_offset(), log.end_offset()), (1000, 1000));
+    assert_eq!(
+        log.append(&batch(1, NOW), 4, NOW).unwrap().base_offset,
+        1000
+    );
+    assert_eq!(offsets(&log, 1000), [1000]);
+}
+
+#[test]
+fn one_sync_serves_all_who_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for _ in 0..10 {
+        let end = log.append(&batch(3, NOW), 0, NOW).unwrap().last_offset + 1;
+        let sender = sender.clone();
+        let done = Box::new(move |result: Result<i64, Error>| {
+            sender.send(result.unwrap() >= end).unwrap();
+        });
+        directory.flush_then(&log, end, done);
+    }
+    for _ in 0..10 {
+        assert!(receiver.recv().unwrap());
+    }
+    assert_eq!(log.flushed_offset(), 30);
+    assert_eq!(directory.flush(&log, 30).unwrap(), 30);
+}
+
+#[test]
+fn a_directory_is_held_by_one_and_knows_its_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = directory(dir.path());
+    let again = Directory::open(disk::real(), dir.path(), &identity(), 64, NOW).unwrap_err();
+    assert!(matches!(again, Error::InUse { .. }));
+    let log = held.open_log("a-b-0", small(), NOW).unwrap();
+    let id = uuid::Uuid::from_u128(77);
+    held.set_topic_id("a-b-0", id).unwrap();
+    assert_eq!(held.topic_id("a-b-0").unwrap(), Some(id));
+    log.append(&batch(1, NOW), 0, NOW).unwrap();
+    let slice = log.read(0, 1000, true, 1).unwrap();
+    let name = held.rename(&log, "a-b-0", State::Deleted).unwrap();
+    assert!(
+        name.starts_with("a-b-0.") && name.ends_with("-delete"),
+        "{name}"
+    );
+    assert!(!slice.read().unwrap().is_empty(), "readers finish");
+    let found = held.logs().unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].name, found[0].state), (&name, State::Deleted));
+    held.remove(&name).unwrap();
+    assert!(held.logs().unwrap().is_empty());
+    // The same name begins anew.
+    let log = held.open_log("a-b-0", small(), NOW).unwrap();
+    assert_eq!(log.end_offset(), 0);
+    drop((log, slice, held));
+    let stranger = Identity {
+        node_id: 2,
+        ..identity()
+    };
+    let refused = Directory::open(disk::real(), dir.path(), &stranger, 64, NOW).unwrap_err();
+    assert!(matches!(refused, Error::NotOurs { key: "node.id", .. }));
+}
+
+#[test]
+fn ten_times_as_many_logs_as_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(disk::real(), dir.path(), &identity(), 8, NOW).unwrap();
+    let logs: Vec<Arc<Log>> = (0..80)
+        .map(|at| {
+            directory
+                .open_log(&format!("t-{at}"), small(), NOW)
+                .unwrap()
+        })
+        .collect();
+    for _ in 0..3 {
+        for log in &logs {
+            log.append(&batch(1, NOW), 0, NOW).unwrap();
+        }
+    }
+    let open = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+        .filter(|file| file.starts_with(dir.path()))
+        .count();
+    assert!(open <= 9, "{open} files open");
+    for log in &logs {
+        assert_eq!(offsets(log, 0), [0, 1, 2]);
+    }
+}
+
+fn files(dir: &Path, suffix: &str) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(suffix))
+        .collect();
+    names.sort();
+    names
+}
