@@ -1,0 +1,159 @@
+//! How a controller takes over: what a new term and a new cluster begin with.
+
+use std::path::Path;
+
+use protocol::records::metadata::{
+    BeginTransactionRecord, ConfigRecord, ControllerEndpoint, ControllerFeature,
+    EndTransactionRecord, FeatureLevelRecord, MetadataRecord, RegisterControllerRecord,
+};
+use storage::disk::Disk;
+use uuid::Uuid;
+
+use super::{
+    ControllerConfig,
+    checkpoint::Checkpoint,
+    features::ELIGIBLE_LEADER_REPLICAS,
+    metadata_log::{MetadataLog, TOPIC_ID, leader_change},
+    proposer::{Draft, now},
+    raft_log::RaftLog,
+};
+use crate::{
+    cluster::{METADATA_VERSION, Resource},
+    error::Error,
+};
+
+/// The metadata log's directory, in the log directory.
+const LOG: &str = "__cluster_metadata-0";
+
+/// Raft's database, in the metadata log's directory: Apache Kafka passes over it there.
+const DATABASE: &str = "raft";
+
+pub(super) fn open_log(config: &ControllerConfig) -> Result<MetadataLog, Error> {
+    let log = config.directory.open_log(LOG, config.log.clone(), now())?;
+    if config.directory.topic_id(LOG)?.is_none() {
+        config.directory.set_topic_id(LOG, TOPIC_ID)?;
+    }
+    let dir = config.directory.path().join(LOG);
+    Ok(MetadataLog::new(
+        log,
+        config.disk.clone(),
+        &dir,
+        config.retention_bytes,
+    ))
+}
+
+pub(super) fn open_database(log: &MetadataLog) -> Result<RaftLog, Error> {
+    RaftLog::open(&log.dir().join(DATABASE))
+}
+
+pub(super) fn decide(
+    config: &ControllerConfig,
+    disk: &dyn Disk,
+    dir: &Path,
+    draft: &mut Draft,
+) -> Result<(), Error> {
+    if draft.image.epoch < draft.epoch {
+        let voters: Vec<i32> = config.voters.keys().copied().collect();
+        draft.add(&leader_change(config.node_id, &voters, draft.now))?;
+    }
+    if draft.image.feature(METADATA_VERSION) == 0 {
+        draft.add_records(&bootstrap(config, disk, dir)?)?;
+    }
+    let registration = registration(config);
+    let known = draft.image.controllers.get(&config.node_id);
+    let is_known = known.is_some_and(|known| {
+        known.end_points == registration.end_points && known.features == registration.features
+    });
+    if !is_known {
+        draft.add_records(&[MetadataRecord::RegisterController(registration)])?;
+    }
+    Ok(())
+}
+
+/// The first records of a cluster, as Apache Kafka's controller writes them: what
+/// `kafka-storage format` left for it, or what is configured.
+fn bootstrap(
+    config: &ControllerConfig,
+    disk: &dyn Disk,
+    dir: &Path,
+) -> Result<Vec<MetadataRecord>, Error> {
+    let formatted = Checkpoint::list(disk, dir)?
+        .into_iter()
+        .find(|checkpoint| checkpoint.end_offset == 0);
+    let beginning = match formatted {
+        Some(formatted) => formatted.records(disk)?,
+        None => features(config),
+    };
+    let tracks_eligible_leaders = beginning.iter().any(|record| match record {
+        MetadataRecord::FeatureLevel(feature) => {
+            feature.name == ELIGIBLE_LEADER_REPLICAS && 0 < feature.feature_level
+        }
+        _ => false,
+    });
+
+    let mut records = vec![MetadataRecord::BeginTransaction(BeginTransactionRecord {
+        name: Some("Bootstrap records".to_owned()),
+    })];
+    records.extend(beginning);
+    if tracks_eligible_leaders {
+        // Written down, because from here on the brokers' own configuration does not count.
+        let everywhere = Resource::all_brokers();
+        let value = config
+            .rules
+            .default_value(everywhere.kind, "min.insync.replicas");
+        records.push(MetadataRecord::Config(ConfigRecord {
+            resource_type: everywhere.kind.id(),
+            resource_name: everywhere.name,
+            name: "min.insync.replicas".to_owned(),
+            value: Some(value.unwrap_or_else(|| "1".to_owned())),
+        }));
+    }
+    records.push(MetadataRecord::EndTransaction(EndTransactionRecord {}));
+    Ok(records)
+}
+
+/// The metadata version first: it says how to read the others.
+fn features(config: &ControllerConfig) -> Vec<MetadataRecord> {
+    let mut features: Vec<_> = config
+        .features
+        .iter()
+        .filter(|(_, level)| **level != 0)
+        .collect();
+    features.sort_by_key(|(name, _)| *name != METADATA_VERSION);
+    features
+        .into_iter()
+        .map(|(name, level)| {
+            MetadataRecord::FeatureLevel(FeatureLevelRecord {
+                name: name.clone(),
+                feature_level: *level,
+            })
+        })
+        .collect()
+}
+
+fn registration(config: &ControllerConfig) -> RegisterControllerRecord {
+    RegisterControllerRecord {
+        controller_id: config.node_id,
+        incarnation_id: Uuid::new_v4(),
+        zk_migration_ready: false,
+        end_points: config
+            .endpoints
+            .iter()
+            .map(|endpoint| ControllerEndpoint {
+                name: endpoint.name.clone(),
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                security_protocol: endpoint.security_protocol,
+            })
+            .collect(),
+        features: config
+            .supported_features
+            .iter()
+            .map(|(name, (min, max))| ControllerFeature {
+                name: name.clone(),
+                min_supported_version: *min,
+                max_supported_version: *max,
+            })
+            .collect(),
+    }
+}

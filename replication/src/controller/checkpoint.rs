@@ -1,0 +1,219 @@
+//! The cluster image in a file, so that a start need not fold the whole metadata log.
+//!
+//! ```text
+//! 00000000000000004711-0000000003.checkpoint     everything before offset 4711, whose epoch is 3
+//!
+//!   SnapshotHeader    control batch: the timestamp of the newest batch in it
+//!   records           what rebuilds the image, in batches
+//!   SnapshotFooter    control batch: the file is whole
+//! ```
+//!
+//! It is Apache Kafka's format, offsets within the file from 0. A file without its footer, or damaged,
+//! is passed over: an older one, or the log from its start, gives the same image.
+
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use protocol::{
+    batch::{Batch, Builder},
+    records::{
+        control::{ControlRecord, SnapshotFooterRecord, SnapshotHeaderRecord},
+        metadata::MetadataRecord,
+    },
+};
+use storage::disk::{Disk, Mode};
+
+use super::metadata_log::{control_batch, fold};
+use crate::{cluster::ClusterImage, error::Error};
+
+const SUFFIX: &str = ".checkpoint";
+
+/// About how large a batch in the file gets.
+const BATCH_SIZE: usize = 1 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    pub(super) end_offset: i64,
+    pub(super) epoch: i32,
+    path: PathBuf,
+}
+
+impl Checkpoint {
+    /// Those in `dir`, the oldest first.
+    pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Checkpoint>, Error> {
+        let entries = disk.list(dir).map_err(|source| Error::Io {
+            op: "list",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let mut found: Vec<Checkpoint> = entries
+            .iter()
+            .filter_map(|entry| Checkpoint::named(dir, &entry.name))
+            .collect();
+        found.sort_by_key(|checkpoint| (checkpoint.end_offset, checkpoint.epoch));
+        Ok(found)
+    }
+
+    fn named(dir: &Path, name: &str) -> Option<Checkpoint> {
+        let (end_offset, epoch) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+        if end_offset.len() != 20 || epoch.len() != 10 {
+            return None;
+        }
+        Some(Checkpoint {
+            end_offset: end_offset.parse().ok()?,
+            epoch: epoch.parse().ok()?,
+            path: dir.join(name),
+        })
+    }
+
+    pub(super) fn name(&self) -> String {
+        file_name(self.end_offset, self.epoch)
+    }
+
+    pub(super) fn write(
+        disk: &dyn Disk,
+        dir: &Path,
+        image: &ClusterImage,
+    ) -> Result<Checkpoint, Error> {
+        let (end_offset, epoch) = (image.offset + 1, image.epoch);
+        let path = dir.join(file_name(end_offset, epoch));
+        storage::checkpoint::replace(disk, &path, &encode(image)?).map_err(|source| Error::Io {
+            op: "write",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Checkpoint {
+            end_offset,
+            epoch,
+            path,
+        })
+    }
+
+    /// The image in it; `None`, and a line in the log, if the file is not whole.
+    pub(super) fn read(
+        &self,
+        disk: &dyn Disk,
+        cluster_id: &str,
+    ) -> Result<Option<ClusterImage>, Error> {
+        let bytes = self.bytes(disk)?;
+        match decode(&bytes, cluster_id) {
+            Some(mut image) => {
+                image.offset = self.end_offset - 1;
+                image.epoch = self.epoch;
+                Ok(Some(image))
+            }
+            None => {
+                tracing::warn!(path = %self.path.display(), "passing over a damaged checkpoint");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Its records, for one that says how to begin rather than what is (`kafka-storage format`).
+    pub(super) fn records(&self, disk: &dyn Disk) -> Result<Vec<MetadataRecord>, Error> {
+        let damaged = || Error::Setup(format!("{} is damaged", self.path.display()));
+        let mut records = Vec::new();
+        for batch in Batch::split(self.bytes(disk)?).map_err(|_| damaged())? {
+            if batch.header().is_control() {
+                continue;
+            }
+            for record in batch.records(usize::MAX).map_err(|_| damaged())? {
+                let value = record.map_err(|_| damaged())?.value.ok_or_else(damaged)?;
+                records.push(MetadataRecord::decode(value).map_err(|_| damaged())?);
+            }
+        }
+        Ok(records)
+    }
+
+    pub(super) fn remove(&self, disk: &dyn Disk) -> Result<(), Error> {
+        disk.remove_file(&self.path).map_err(|source| Error::Io {
+            op: "remove",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn bytes(&self, disk: &dyn Disk) -> Result<Bytes, Error> {
+        let read = || {
+            let file = disk.open(&self.path, Mode::Open)?;
+            let size = usize::try_from(file.size()?).map_err(std::io::Error::other)?;
+            let mut bytes = vec![0; size];
+            let read = file.read_at(&mut bytes, 0)?;
+            bytes.truncate(read);
+            Ok(bytes.into())
+        };
+        read().map_err(|source| Error::Io {
+            op: "read",
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+fn file_name(end_offset: i64, epoch: i32) -> String {
+    format!("{end_offset:020}-{epoch:010}{SUFFIX}")
+}
+
+fn encode(image: &ClusterImage) -> Result<Bytes, Error> {
+    // No clock: two controllers at the same offset write the same file.
+    let now = image.timestamp;
+    let mut out = BytesMut::new();
+    let mut next_offset = 0;
+    let mut add = |batch: Builder| {
+        let batch = batch
+            .base_offset(next_offset)
+            .leader_epoch(image.epoch.max(0))
+            .build()
+            .ok_or_else(|| Error::Corrupt("a checkpoint's batch is too large".to_owned()))?;
+        next_offset = batch.header().next_offset();
+        out.extend_from_slice(batch.bytes());
+        Ok::<(), Error>(())
+    };
+
+    let header = SnapshotHeaderRecord {
+        last_contained_log_timestamp: image.timestamp,
+        ..SnapshotHeaderRecord::default()
+    };
+    add(control_batch(&ControlRecord::SnapshotHeader(header), now))?;
+
+    let mut batch = Builder::new();
+    for record in image.records() {
+        batch.push(now, None, Some(&record.encode()), &[]);
+        if BATCH_SIZE <= batch.size() {
+            add(std::mem::take(&mut batch))?;
+        }
+    }
+    if !batch.is_empty() {
+        add(batch)?;
+    }
+
+    let footer = SnapshotFooterRecord::default();
+    add(control_batch(&ControlRecord::SnapshotFooter(footer), now))?;
+    Ok(out.freeze())
+}
+
+fn decode(bytes: &Bytes, cluster_id: &str) -> Option<ClusterImage> {
+    let batches = Batch::split(bytes.clone()).ok()?;
+    let [header, records @ .., footer] = &batches[..] else {
+        return None;
+    };
+    let (ControlRecord::SnapshotHeader(header), ControlRecord::SnapshotFooter(_)) =
+        (control_record(header)?, control_record(footer)?)
+    else {
+        return None;
+    };
+    let mut image = ClusterImage::empty(cluster_id);
+    for batch in records {
+        fold(&mut image, batch, batch.header().base_offset, 0).ok()?;
+    }
+    image.timestamp = header.last_contained_log_timestamp;
+    Some(image)
+}
+
+fn control_record(batch: &Batch) -> Option<ControlRecord> {
+    if !batch.header().is_control() {
+        return None;
+    }
+    let record = batch.records(usize::MAX).ok()?.next()?.ok()?;
+    ControlRecord::decode(record.key?, record.value?).ok()
+}

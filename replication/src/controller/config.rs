@@ -1,0 +1,316 @@
+//! Configs of topics, brokers, groups and client metrics (pure).
+//!
+//! - A resource is altered as a whole or not at all; one that is refused leaves the others alone.
+//! - Which names there are, and what may be said about them, is the broker's to know: it passes its
+//!   table in as [`ConfigRules`].
+//! - A broker's config is written even if it says what it said: that is how a broker is made to read
+//!   its key stores again (KAFKA-14136).
+
+use std::collections::BTreeMap;
+
+use protocol::records::metadata::{ClearElrRecord, ConfigRecord, MetadataRecord};
+
+use super::{Decision, features::ELIGIBLE_LEADER_REPLICAS};
+use crate::{
+    cluster::{ClusterImage, Resource, ResourceKind},
+    error::{Reason, Refusal},
+};
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+/// The longest value that fits a record, in bytes.
+const VALUE_MAX: usize = 32_767;
+
+/// What the broker knows about configs: names, types, ranges, defaults.
+pub trait ConfigRules: Send + Sync {
+    /// Checks what a resource's overrides would be against what they are.
+    fn validate(
+        &self,
+        resource: &Resource,
+        proposed: &BTreeMap<String, String>,
+        existing: &BTreeMap<String, String>,
+    ) -> Result<(), Refusal>;
+
+    /// Whether the config holds a list, to which values can be added.
+    fn is_list(&self, kind: ResourceKind, name: &str) -> bool;
+
+    /// What holds without any dynamic override, as text.
+    fn default_value(&self, kind: ResourceKind, name: &str) -> Option<String>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    pub name: String,
+    pub kind: OperationKind,
+    pub value: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationKind {
+    Set,
+    Delete,
+    Append,
+    Subtract,
+}
+
+/// Everything that a resource shall have as overrides.
+pub type Replacement = Vec<(String, Option<String>)>;
+
+/// Applies operations to what is there (IncrementalAlterConfigs).
+pub fn alter(
+    image: &ClusterImage,
+    rules: &dyn ConfigRules,
+    changes: &[(Resource, Vec<Operation>)],
+    validate_only: bool,
+) -> Decision<Vec<Result<(), Refusal>>> {
+    decide(image, changes, validate_only, |resource, operations| {
+        let records = operated(image, rules, resource, operations)?;
+        check(image, rules, resource, &records)?;
+        check_exists(image, resource)?;
+        Ok(records)
+    })
+}
+
+/// Replaces what is there (AlterConfigs): what is not named goes back to its default.
+pub fn replace(
+    image: &ClusterImage,
+    rules: &dyn ConfigRules,
+    changes: &[(Resource, Replacement)],
+    validate_only: bool,
+) -> Decision<Vec<Result<(), Refusal>>> {
+    decide(image, changes, validate_only, |resource, configs| {
+        let current = overrides(image, resource);
+        let mut records: Vec<ConfigRecord> = configs
+            .iter()
+            .filter(|(name, value)| {
+                current.get(name) != value.as_ref() || resource.kind == ResourceKind::Broker
+            })
+            .map(|(name, value)| record(resource, name, value.clone()))
+            .collect();
+        let dropped = current
+            .keys()
+            .filter(|name| configs.iter().all(|(named, _)| named != *name));
+        records.extend(dropped.map(|name| record(resource, name, None)));
+        check(image, rules, resource, &records)?;
+        check_exists(image, resource)?;
+        Ok(records)
+    })
+}
+
+/// The configs of a resource that the same decision creates.
+pub(super) fn alter_new(
+    image: &ClusterImage,
+    rules: &dyn ConfigRules,
+    resource: &Resource,
+    operations: &[Operation],
+) -> Result<Vec<MetadataRecord>, Refusal> {
+    let records = operated(image, rules, resource, operations)?;
+    check(image, rules, resource, &records)?;
+    Ok(written(image, records))
+}
+
+/// The records that carry config changes out.
+///
+/// Who may lead below `min.insync.replicas` was found with the old value: with a new one it is not
+/// known who has everything, so the eligible leaders are forgotten.
+fn written(image: &ClusterImage, configs: Vec<ConfigRecord>) -> Vec<MetadataRecord> {
+    let mut cleared = Vec::new();
+    if tracks_eligible_leaders(image) {
+        for record in configs.iter().filter(|r| r.name == MIN_INSYNC_REPLICAS) {
+            let topic_name = match ResourceKind::from_id(record.resource_type) {
+                Some(ResourceKind::Topic) => record.resource_name.clone(),
+                _ => String::new(),
+            };
+            cleared.push(MetadataRecord::ClearElr(ClearElrRecord { topic_name }));
+        }
+    }
+    let configs = configs.into_iter().map(MetadataRecord::Config);
+    configs.chain(cleared).collect()
+}
+
+fn tracks_eligible_leaders(image: &ClusterImage) -> bool {
+    0 < image.feature(ELIGIBLE_LEADER_REPLICAS)
+}
+
+/// What holds for a topic's config: its own override, this node's, the cluster's, or the default.
+/// Only for configs that brokers know by the same name.
+pub(super) fn effective(
+    image: &ClusterImage,
+    rules: &dyn ConfigRules,
+    node_id: i32,
+    topic: &str,
+    name: &str,
+) -> Option<String> {
+    [
+        Resource::topic(topic),
+        Resource::broker(node_id),
+        Resource::all_brokers(),
+    ]
+    .iter()
+    .find_map(|resource| image.configs_of(resource)?.get(name).cloned())
+    .or_else(|| rules.default_value(ResourceKind::Topic, name))
+}
+
+fn decide<T>(
+    image: &ClusterImage,
+    changes: &[(Resource, Vec<T>)],
+    validate_only: bool,
+    alter: impl Fn(&Resource, &[T]) -> Result<Vec<ConfigRecord>, Refusal>,
+) -> Decision<Vec<Result<(), Refusal>>> {
+    let mut configs = Vec::new();
+    let answer = changes
+        .iter()
+        .map(|(resource, change)| {
+            configs.extend(alter(resource, change)?);
+            Ok(())
+        })
+        .collect();
+    let mut records = written(image, configs);
+    if validate_only {
+        records.clear();
+    }
+    Decision { records, answer }
+}
+
+fn operated(
+    image: &ClusterImage,
+    rules: &dyn ConfigRules,
+    resource: &Resource,
+    operations: &[Operation],
+) -> Result<Vec<ConfigRecord>, Refusal> {
+    let current = overrides(image, resource);
+    let mut records = Vec::new();
+    for Operation { name, kind, value } in operations {
+        let old = current.get(name);
+        let new = match kind {
+            OperationKind::Set => value.clone(),
+            OperationKind::Delete => None,
+            OperationKind::Append | OperationKind::Subtract => {
+                if !rules.is_list(resource.kind, name) {
+                    let verb = match kind {
+                        OperationKind::Append => "APPEND",
+                        _ => "SUBTRACT",
+                    };
+                    return Err(Refusal::new(
+                        Reason::InvalidConfig,
+                        format!("Can't {verb} to key {name} because its type is not LIST."),
+                    ));
+                }
+                let base = old
+                    .cloned()
+                    .or_else(|| rules.default_value(resource.kind, name))
+                    .unwrap_or_default();
+                Some(changed_list(&base, *kind, value.as_deref().unwrap_or("")))
+            }
+        };
+        if old != new.as_ref() || resource.kind == ResourceKind::Broker {
+            records.push(record(resource, name, new));
+        }
+    }
+    Ok(records)
+}
+
+fn changed_list(base: &str, kind: OperationKind, values: &str) -> String {
+    let mut items: Vec<&str> = base.split(',').filter(|item| !item.is_empty()).collect();
+    for value in values.split(',') {
+        let at = items.iter().position(|item| *item == value);
+        match (kind, at) {
+            (OperationKind::Append, None) => items.push(value),
+            (OperationKind::Subtract, Some(at)) => {
+                items.remove(at);
+            }
+            _ => {}
+        }
+    }
+    items.join(",")
+}
+
+fn check(
+    image: &ClusterImage,
+    rules: &dyn ConfigRules,
+    resource: &Resource,
+    records: &[ConfigRecord],
+) -> Result<(), Refusal> {
+    let existing = overrides(image, resource);
+    let mut proposed = existing.clone();
+    for record in records {
+        check_record(image, resource, record)?;
+        match &record.value {
+            Some(value) => proposed.insert(record.name.clone(), value.clone()),
+            None => proposed.remove(&record.name),
+        };
+    }
+    rules.validate(resource, &proposed, &existing)
+}
+
+fn check_record(
+    image: &ClusterImage,
+    resource: &Resource,
+    record: &ConfigRecord,
+) -> Result<(), Refusal> {
+    let invalid = |message: &str| Err(Refusal::new(Reason::InvalidConfig, message));
+    if resource.kind == ResourceKind::Broker
+        && record.name == MIN_INSYNC_REPLICAS
+        && tracks_eligible_leaders(image)
+    {
+        if !resource.name.is_empty() {
+            return invalid(
+                "Broker-level min.insync.replicas cannot be altered while ELR is enabled.",
+            );
+        }
+        if record.value.is_none() {
+            return invalid(
+                "Cluster-level min.insync.replicas cannot be removed while ELR is enabled.",
+            );
+        }
+    }
+    match &record.value {
+        Some(value) if VALUE_MAX < value.len() => invalid(
+            "The configuration value cannot be added because it exceeds the maximum value size of \
+             32767 bytes.",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Checked last, as in Apache Kafka: a bad value for a topic that is not there is a bad value.
+fn check_exists(image: &ClusterImage, resource: &Resource) -> Result<(), Refusal> {
+    match resource.kind {
+        ResourceKind::Topic if image.topic(&resource.name).is_none() => Err(Refusal::new(
+            Reason::UnknownTopicOrPartition,
+            format!("The topic '{}' does not exist.", resource.name),
+        )),
+        ResourceKind::Broker if !resource.name.is_empty() => {
+            let id: i32 = resource.name.parse().map_err(|_| {
+                Refusal::new(
+                    Reason::InvalidRequest,
+                    format!("Invalid broker name {}", resource.name),
+                )
+            })?;
+            if image.brokers.contains_key(&id) || image.controllers.contains_key(&id) {
+                return Ok(());
+            }
+            Err(Refusal::new(
+                Reason::BrokerIdNotRegistered,
+                format!("No node with id {id} found."),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn overrides(image: &ClusterImage, resource: &Resource) -> BTreeMap<String, String> {
+    image
+        .configs_of(resource)
+        .map(|configs| BTreeMap::clone(configs))
+        .unwrap_or_default()
+}
+
+fn record(resource: &Resource, name: &str, value: Option<String>) -> ConfigRecord {
+    ConfigRecord {
+        resource_type: resource.kind.id(),
+        resource_name: resource.name.clone(),
+        name: name.to_owned(),
+        value,
+    }
+}

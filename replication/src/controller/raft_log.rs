@@ -1,0 +1,385 @@
+//! Raft's log and vote, in RocksDB.
+//!
+//! ```text
+//! e INDEX  -> term, kind, payload     one entry; INDEX big-endian, so that a scan goes in order
+//! v        -> term, node, committed   the vote
+//! p        -> term, index             newest entry that was purged
+//! b        -> Base                    where the metadata log stood when Raft's log was last cut
+//! i        -> node, cluster           whose database this is
+//! ```
+//!
+//! - An entry is acknowledged, and a vote given, only once it is on disk.
+//! - A failed write or fsync is reported and not tried again: Raft stops.
+//! - The database is tuned to be small, not fast: it holds a few thousand entries, and its reads are
+//!   those of a start.
+
+use std::{fmt::Debug, io, ops::Bound, ops::RangeBounds, path::Path, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes};
+use openraft::{
+    AnyError, EntryPayload, ErrorSubject, ErrorVerb, LogState, OptionalSend, RaftLogId,
+    RaftLogReader, StorageError, StorageIOError,
+    storage::{LogFlushed, RaftLogStorage},
+};
+use rocksdb::{DB, DBIterator, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+
+use super::raft::{Batches, Entry, LogId, Membership, NodeId, StoredMembership, TypeConfig, Vote};
+use crate::error::Error;
+
+const ENTRY: u8 = b'e';
+const VOTE: &[u8] = b"v";
+const PURGED: &[u8] = b"p";
+const BASE: &[u8] = b"b";
+const IDENTITY: &[u8] = b"i";
+
+const BLANK: u8 = 0;
+const NORMAL: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+
+/// Where the metadata log stood, flushed, with the entry `applied`: what comes after it follows from
+/// the entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) end_offset: i64,
+}
+
+#[derive(Clone)]
+pub(super) struct RaftLog {
+    db: Arc<DB>,
+}
+
+impl RaftLog {
+    pub(super) fn open(dir: &Path) -> Result<RaftLog, Error> {
+        Ok(RaftLog {
+            db: Arc::new(DB::open(&options(), dir)?),
+        })
+    }
+
+    /// Binds a new database to this node, or checks that it is this node's.
+    pub(super) fn identify(&self, node_id: NodeId, cluster_id: &str) -> Result<(), Error> {
+        let ours = format!("node {node_id} of cluster {cluster_id}");
+        match self.db.get(IDENTITY)? {
+            None => Ok(self.db.put_opt(IDENTITY, ours, &synced())?),
+            Some(found) if found == ours.as_bytes() => Ok(()),
+            Some(found) => Err(Error::Setup(format!(
+                "the controller's database belongs to {}, and this is {ours}",
+                String::from_utf8_lossy(&found)
+            ))),
+        }
+    }
+
+    pub(super) fn base(&self) -> Result<Option<Base>, Error> {
+        self.db
+            .get(BASE)?
+            .map(|bytes| decode_base(&bytes).ok_or_else(|| damaged("base")))
+            .transpose()
+    }
+
+    /// The metadata log is on disk up to here: entries up to `applied` may go.
+    pub(super) fn set_base(&self, base: &Base) -> Result<(), Error> {
+        Ok(self.db.put_opt(BASE, encode_base(base), &synced())?)
+    }
+
+    /// Calls `each` with the entries after `after`, in order, until it breaks.
+    pub(super) fn walk(
+        &self,
+        after: Option<LogId>,
+        mut each: impl FnMut(Entry) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let first = after.map_or(0, |id| id.index + 1);
+        for item in self.scan(first) {
+            let (key, value) = item?;
+            let Some(index) = entry_index(&key) else {
+                return Ok(());
+            };
+            let entry = decode_entry(index, &value).ok_or_else(|| damaged("entry"))?;
+            if !each(entry)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
+    fn scan(&self, first: u64) -> DBIterator<'_> {
+        self.db
+            .iterator(IteratorMode::From(&entry_key(first), Direction::Forward))
+    }
+
+    fn last_entry(&self) -> Result<Option<Entry>, Error> {
+        let end = [ENTRY + 1];
+        let mut before = self
+            .db
+            .iterator(IteratorMode::From(&end, Direction::Reverse));
+        let Some((key, value)) = before.next().transpose()? else {
+            return Ok(None);
+        };
+        match entry_index(&key) {
+            None => Ok(None),
+            Some(index) => decode_entry(index, &value)
+                .map(Some)
+                .ok_or_else(|| damaged("entry")),
+        }
+    }
+
+    fn vote(&self) -> Result<Option<Vote>, Error> {
+        self.db
+            .get(VOTE)?
+            .map(|bytes| decode_vote(&bytes).ok_or_else(|| damaged("vote")))
+            .transpose()
+    }
+
+    fn purged(&self) -> Result<Option<LogId>, Error> {
+        self.db
+            .get(PURGED)?
+            .map(|bytes| decode_log_id(&mut &bytes[..]).ok_or_else(|| damaged("purge mark")))
+            .transpose()
+    }
+}
+
+impl RaftLogReader<TypeConfig> for RaftLog {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError<NodeId>> {
+        let first = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => *index + 1,
+            Bound::Unbounded => 0,
+        };
+        let mut entries = Vec::new();
+        for item in self.scan(first) {
+            let (key, value) =
+                item.map_err(|err| failed(ErrorSubject::Logs, ErrorVerb::Read, &err))?;
+            let Some(index) = entry_index(&key).filter(|index| range.contains(index)) else {
+                break;
+            };
+            entries.push(
+                decode_entry(index, &value).ok_or_else(|| {
+                    failed(ErrorSubject::Logs, ErrorVerb::Read, &damaged("entry"))
+                })?,
+            );
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for RaftLog {
+    type LogReader = RaftLog;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError<NodeId>> {
+        let read = |err: Error| failed(ErrorSubject::Logs, ErrorVerb::Read, &err);
+        let purged = self.purged().map_err(read)?;
+        let last = self.last_entry().map_err(read)?;
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id: last.map(|entry| entry.log_id).or(purged),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> RaftLog {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError<NodeId>> {
+        let (db, value) = (self.db.clone(), encode_vote(vote));
+        blocking(move || db.put_opt(VOTE, value, &synced()))
+            .await
+            .map_err(|err| failed(ErrorSubject::Vote, ErrorVerb::Write, &err))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError<NodeId>> {
+        self.vote()
+            .map_err(|err| failed(ErrorSubject::Vote, ErrorVerb::Read, &err))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<TypeConfig>,
+    ) -> Result<(), StorageError<NodeId>>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut batch = WriteBatch::default();
+        for entry in entries {
+            batch.put(entry_key(entry.log_id.index), encode_entry(&entry));
+        }
+        // Two steps, because entries must be readable when this returns, and that must not wait for
+        // the disk.
+        self.db
+            .write(batch)
+            .map_err(|err| failed(ErrorSubject::Logs, ErrorVerb::Write, &err))?;
+        let db = self.db.clone();
+        tokio::task::spawn_blocking(move || {
+            callback.log_io_completed(db.flush_wal(true).map_err(io::Error::other));
+        });
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError<NodeId>> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(entry_key(log_id.index), [ENTRY + 1].to_vec());
+        let db = self.db.clone();
+        blocking(move || db.write_opt(batch, &synced()))
+            .await
+            .map_err(|err| failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &err))
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError<NodeId>> {
+        // One write: a log without its beginning and without the mark would be a log with a hole.
+        // Nothing waits for it, so it needs no fsync of its own.
+        let mut batch = WriteBatch::default();
+        batch.put(PURGED, encode_log_id(&log_id));
+        batch.delete_range(entry_key(0), entry_key(log_id.index + 1));
+        self.db
+            .write(batch)
+            .map_err(|err| failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &err))
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    // The log is short and lives in the memtable; a second one is there while the first is written.
+    options.set_write_buffer_size(1 << 20);
+    options.set_max_write_buffer_number(2);
+    options.set_arena_block_size(64 << 10);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(16);
+    options.set_compression_type(rocksdb::DBCompressionType::None);
+    options.set_max_total_wal_size(8 << 20);
+    // A start replays what is in the write-ahead log instead of writing tables, and a stop leaves it.
+    options.set_avoid_unnecessary_blocking_io(true);
+    options.set_max_manifest_file_size(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    let mut table = rocksdb::BlockBasedOptions::default();
+    table.set_block_cache(&rocksdb::Cache::new_lru_cache(256 << 10));
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+async fn blocking(
+    work: impl FnOnce() -> Result<(), rocksdb::Error> + Send + 'static,
+) -> Result<(), io::Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(io::Error::other),
+        Err(panicked) => Err(io::Error::other(panicked)),
+    }
+}
+
+fn failed<E: std::error::Error + 'static>(
+    subject: ErrorSubject<NodeId>,
+    verb: ErrorVerb,
+    err: &E,
+) -> StorageError<NodeId> {
+    StorageIOError::new(subject, verb, AnyError::new(err)).into()
+}
+
+fn damaged(what: &str) -> Error {
+    Error::Corrupt(format!("the controller's database holds a damaged {what}"))
+}
+
+fn entry_key(index: u64) -> Vec<u8> {
+    let mut key = vec![ENTRY];
+    key.put_u64(index);
+    key
+}
+
+fn entry_index(key: &[u8]) -> Option<u64> {
+    match key {
+        [ENTRY, index @ ..] => Some(u64::from_be_bytes(index.try_into().ok()?)),
+        _ => None,
+    }
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u64(entry.get_log_id().leader_id.term);
+    match &entry.payload {
+        EntryPayload::Blank => out.put_u8(BLANK),
+        EntryPayload::Normal(batches) => {
+            out.put_u8(NORMAL);
+            out.put_slice(&batches.0);
+        }
+        EntryPayload::Membership(membership) => {
+            out.put_u8(MEMBERSHIP);
+            put_json(&mut out, membership);
+        }
+    }
+    out
+}
+
+fn decode_entry(index: u64, mut bytes: &[u8]) -> Option<Entry> {
+    let term = bytes.try_get_u64().ok()?;
+    let kind = bytes.try_get_u8().ok()?;
+    let payload = match kind {
+        BLANK => EntryPayload::Blank,
+        NORMAL => EntryPayload::Normal(Batches(Bytes::copy_from_slice(bytes))),
+        MEMBERSHIP => EntryPayload::Membership(serde_json::from_slice::<Membership>(bytes).ok()?),
+        _ => return None,
+    };
+    Some(Entry {
+        log_id: super::raft::log_id(term, index),
+        payload,
+    })
+}
+
+fn encode_log_id(id: &LogId) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u64(id.leader_id.term);
+    out.put_u64(id.index);
+    out
+}
+
+fn decode_log_id(bytes: &mut &[u8]) -> Option<LogId> {
+    let term = bytes.try_get_u64().ok()?;
+    Some(super::raft::log_id(term, bytes.try_get_u64().ok()?))
+}
+
+fn encode_vote(vote: &Vote) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_json(&mut out, vote);
+    out
+}
+
+fn decode_vote(bytes: &[u8]) -> Option<Vote> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn encode_base(base: &Base) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_i64(base.end_offset);
+    put_json(&mut out, &(&base.applied, &base.membership));
+    out
+}
+
+fn decode_base(mut bytes: &[u8]) -> Option<Base> {
+    let end_offset = bytes.try_get_i64().ok()?;
+    let (applied, membership) = serde_json::from_slice(bytes).ok()?;
+    Some(Base {
+        applied,
+        membership,
+        end_offset,
+    })
+}
+
+/// Rare and small things are JSON: the types are openraft's, and so is their shape.
+fn put_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    serde_json::to_writer(out, value).expect("plain data has a JSON form");
+}
