@@ -1,1 +1,120 @@
-fn main() {}
+//! `sordini-bench`: the same work against this broker and against Apache Kafka, in turns, on one machine.
+//!
+//! ```text
+//! options -> Bench (both brokers' programs, a scratch directory)
+//!   rows/*      one file per group of rows: starts brokers, loads them, returns `Row`s
+//!   turns       who goes when, and how often
+//!   report      rows -> a table, on the terminal and in BENCHMARKS.md
+//! ```
+//!
+//! Three things make the figures worth reading. The brokers take turns, several times, each measured
+//! run right after a warm-up of the same size: on a virtual machine the first touch of memory is ten
+//! times slower than its reuse, and whoever goes first would pay for it. Topics of the throughput rows
+//! keep 1 GiB, so the broker deletes while it is measured, as it does in its real life. The load
+//! comes from librdkafka and Kafka's own tools, never from a client written to flatter us.
+
+// A command line tool: its answer is what it prints.
+#![allow(clippy::print_stdout)]
+
+mod baseline;
+mod bench;
+mod broker;
+mod client;
+mod kafka;
+mod machine;
+mod probe;
+mod process;
+mod report;
+mod rows;
+mod stats;
+mod turns;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::{bench::Bench, broker::Side, rows::Group};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Measures this broker and Apache Kafka 4.4.0 side by side.
+#[derive(Debug, Parser)]
+#[command(name = "sordini-bench", version)]
+struct Options {
+    /// Which rows to measure
+    #[arg(value_enum)]
+    what: What,
+    /// How often each broker takes its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure one broker alone
+    #[arg(long, value_enum)]
+    only: Option<Side>,
+    /// `small` finishes in a minute or two and says only whether everything works
+    #[arg(long, value_enum, default_value_t = Size::Full)]
+    sizes: Size,
+    /// Write the tables into BENCHMARKS.md, as `all` does by itself
+    #[arg(long)]
+    write: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    Produce,
+    Idempotent,
+    Small,
+    Consume,
+    Flush,
+    Latency,
+    Tail,
+    Start,
+    Memory,
+    Partitions,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Size {
+    Full,
+    Small,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("sordini-bench: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let groups = match options.what {
+        What::All => Group::ALL.to_vec(),
+        one => Group::ALL
+            .iter()
+            .copied()
+            .filter(|group| group.what() == one)
+            .collect(),
+    };
+    let write = options.write
+        || (options.what == What::All && options.sizes == Size::Full && options.only.is_none());
+
+    let bench = Bench::open(options)?;
+    let machine = machine::describe(&bench);
+    println!("{machine}");
+    if write {
+        report::write("machine", &machine)?;
+    }
+    for group in groups {
+        // Each group's table is printed and written when it is done: a benchmark that is stopped
+        // half way keeps what it has measured.
+        let section = report::section(&bench, group.title(), &group.measure(&bench)?);
+        println!("\n{section}");
+        if write {
+            report::write(group.name(), &section)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! End to end latency by Kafka's own `EndToEndLatency`: send one record, wait for its acknowledgement,
+//! poll until it arrives, next.
+//!
+//! The class reports whole milliseconds, too coarse to compare brokers that answer in less than one;
+//! `bench/kafka/Stopwatch.java` listens to its producer and consumer and reports microseconds.
+
+use std::fs;
+
+use crate::{
+    Result,
+    bench::Bench,
+    broker::{Broker, Side},
+    client, kafka,
+    report::{Measured, Row, Wanted},
+    turns::in_turns,
+};
+
+const TOPIC: &str = "latency";
+const RECORD_SIZE: &str = "1024";
+
+/// What one run of the class reports, in milliseconds.
+struct Run {
+    median: f64,
+    p99: f64,
+    p999: f64,
+    /// The class's own words for the last two.
+    whole_p99: f64,
+    whole_p999: f64,
+}
+
+pub(super) fn measure(bench: &Bench) -> Result<Measured> {
+    let mut brokers = bench.brokers("latency")?;
+    for broker in brokers.iter() {
+        client::create_topic(broker, TOPIC, 1, &[])?;
+    }
+    let runs = in_turns(&mut brokers, bench.runs, |_, broker| {
+        end_to_end(bench, broker)
+    })?;
+    let row = |work: &str, figure: fn(&Run) -> f64, wanted| Row {
+        work: work.to_owned(),
+        unit: "ms",
+        sordini: runs.samples(Side::Sordini, figure),
+        kafka: runs.samples(Side::Kafka, figure),
+        wanted,
+    };
+    let rows = vec![
+        row("p99", |run| run.p99, Wanted::RatioAtMost(0.4)),
+        row("p99.9", |run| run.p999, Wanted::RatioAtMost(0.4)),
+        row("median", |run| run.median, Wanted::Nothing),
+        row(
+            "p99 in EndToEndLatency's whole milliseconds",
+            |run| run.whole_p99,
+            Wanted::Nothing,
+        ),
+        row(
+            "p99.9 in EndToEndLatency's whole milliseconds",
+            |run| run.whole_p999,
+            Wanted::Nothing,
+        ),
+    ];
+    let note = format!(
+        "{} records of 1 KiB a run, acks=1; the first third warms up and counts only in the last two rows.",
+        bench.sizes.latency_records
+    );
+    Ok(Measured {
+        rows,
+        runs: bench.runs,
+        notes: vec![note],
+    })
+}
+
+fn end_to_end(bench: &Bench, broker: &Broker) -> Result<Run> {
+    let scratch = bench.dir("stopwatch")?;
+    fs::create_dir(scratch.join("classes"))?;
+    let properties = scratch.join("client.properties");
+    fs::write(&properties, "interceptor.classes=Stopwatch\n")?;
+
+    let mut tool = bench.kafka.tool(
+        "org.apache.kafka.tools.EndToEndLatency",
+        "Stopwatch.java",
+        &scratch,
+    )?;
+    tool.arg("--bootstrap-server").arg(broker.address()).args([
+        "--topic",
+        TOPIC,
+        "--producer-acks",
+        "1",
+    ]);
+    tool.arg("--num-records")
+        .arg(bench.sizes.latency_records.to_string())
+        .args(["--record-size", RECORD_SIZE]);
+    tool.arg("--command-config").arg(&properties);
+    let printed = kafka::run(&mut tool)?;
+    parse(&printed).ok_or_else(|| {
+        format!("EndToEndLatency said something else than expected:\n{printed}").into()
+    })
+}
+
+fn parse(printed: &str) -> Option<Run> {
+    let numbers = |prefix: &str| -> Option<Vec<f64>> {
+        let line = printed.lines().find_map(|line| line.strip_prefix(prefix))?;
+        // "50th = 0, 99th = 1, 99.9th = 3" for one, "412 801 1502" for the other.
+        line.split([',', ' '])
+            .filter_map(|word| word.parse().ok())
+            .map(Some)
+            .collect()
+    };
+    let (micros, whole) = (numbers("Microseconds: ")?, numbers("Percentiles: ")?);
+    match (&micros[..], &whole[..]) {
+        (&[median, p99, p999], &[_, whole_p99, whole_p999]) => Some(Run {
+            median: median / 1e3,
+            p99: p99 / 1e3,
+            p999: p999 / 1e3,
+            whole_p99,
+            whole_p999,
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_reports_are_found_among_the_progress_lines() {
+        let printed = "0\t12.3\n1000\t0.7\nAvg latency: 0.5123 ms\n\
+             Percentiles: 50th = 0, 99th = 1, 99.9th = 3\nMicroseconds: 412 801 1502\n";
+        let run = parse(printed).expect("both lines are there");
+        assert_eq!((run.median, run.p99, run.p999), (0.412, 0.801, 1.502));
+        assert_eq!((run.whole_p99, run.whole_p999), (1.0, 3.0));
+        assert!(parse("Percentiles: 50th = 0, 99th = 1, 99.9th = 3\n").is_none());
+    }
+}

@@ -1,0 +1,103 @@
+//! The rows, one file per group that shares its brokers and its load.
+
+mod consume;
+mod latency;
+mod memory;
+mod partitions;
+mod produce;
+mod start;
+mod tail;
+
+use crate::{Result, What, bench::Bench, report::Measured};
+
+/// Rows that are measured together and stand in one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    Produce,
+    Idempotent,
+    Small,
+    Consume,
+    Flush,
+    Latency,
+    Tail,
+    Start,
+    Memory,
+    Partitions,
+}
+
+impl Group {
+    pub(crate) const ALL: [Group; 10] = [
+        Group::Produce,
+        Group::Idempotent,
+        Group::Small,
+        Group::Consume,
+        Group::Flush,
+        Group::Latency,
+        Group::Tail,
+        Group::Start,
+        Group::Memory,
+        Group::Partitions,
+    ];
+
+    pub(crate) fn what(self) -> What {
+        match self {
+            Group::Produce => What::Produce,
+            Group::Idempotent => What::Idempotent,
+            Group::Small => What::Small,
+            Group::Consume => What::Consume,
+            Group::Flush => What::Flush,
+            Group::Latency => What::Latency,
+            Group::Tail => What::Tail,
+            Group::Start => What::Start,
+            Group::Memory => What::Memory,
+            Group::Partitions => What::Partitions,
+        }
+    }
+
+    /// Its marker in BENCHMARKS.md, and its subcommand.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Group::Produce => "produce",
+            Group::Idempotent => "idempotent",
+            Group::Small => "small",
+            Group::Consume => "consume",
+            Group::Flush => "flush",
+            Group::Latency => "latency",
+            Group::Tail => "tail",
+            Group::Start => "start",
+            Group::Memory => "memory",
+            Group::Partitions => "partitions",
+        }
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Group::Produce => "Produce, 1 KiB records, acks=1, one partition",
+            Group::Idempotent => "Produce, 1 KiB records, idempotent, acks=all, one partition",
+            Group::Small => "Produce, 100 B records, acks=1, one partition",
+            Group::Consume => "Consume from the page cache, 1 KiB records, one partition",
+            Group::Flush => "Produce with every append on the disk",
+            Group::Latency => "End to end latency, one record at a time",
+            Group::Tail => "A consumer at the tail while another reads from the disk",
+            Group::Start => "From exec to the first ApiVersions answer",
+            Group::Memory => "Resident memory",
+            Group::Partitions => "Many partitions on one node",
+        }
+    }
+
+    pub(crate) fn measure(self, bench: &Bench) -> Result<Measured> {
+        eprintln!("measuring: {}", self.title());
+        match self {
+            Group::Produce => produce::one_kib(bench),
+            Group::Idempotent => produce::idempotent(bench),
+            Group::Small => produce::small(bench),
+            Group::Consume => consume::measure(bench),
+            Group::Flush => produce::flushed(bench),
+            Group::Latency => latency::measure(bench),
+            Group::Tail => tail::measure(bench),
+            Group::Start => start::measure(bench),
+            Group::Memory => memory::measure(bench),
+            Group::Partitions => partitions::measure(bench),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Starting: from exec to the first ApiVersions answer, empty and with data, after a clean stop and
+//! after kill -9.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    Result,
+    bench::Bench,
+    broker::{Broker, Side},
+    client::{self, Load},
+    report::{Measured, Row, Wanted},
+    turns::{BySide, in_turns},
+};
+
+const TOPIC: &str = "many";
+const RECORD_SIZE: usize = 16 * 1024;
+/// Kafka reads all of its data after a kill.
+const LOADED_RUNS_MAX: u32 = 3;
+
+/// A stopped broker's directory, with data in it.
+struct Loaded {
+    after_kill: Vec<Duration>,
+    after_stop: Vec<Duration>,
+}
+
+pub(super) fn measure(bench: &Bench) -> Result<Measured> {
+    let runs_loaded = bench.runs.min(LOADED_RUNS_MAX);
+    let empty = start_empty(bench)?;
+    // Not in turns: two such directories do not fit into the page cache of a common machine.
+    let loaded = BySide::try_new(&bench.sides, |side| start_loaded(bench, side, runs_loaded))?;
+    let kills = BySide::try_new(&bench.sides, |side| {
+        Ok(loaded
+            .get(side)
+            .map_or(Vec::new(), |l| l.after_kill.clone()))
+    })?;
+    let stops = BySide::try_new(&bench.sides, |side| {
+        Ok(loaded
+            .get(side)
+            .map_or(Vec::new(), |l| l.after_stop.clone()))
+    })?;
+
+    let row = |work: String, runs: &BySide<Vec<Duration>>, bar| {
+        let figure = |elapsed: &Duration| elapsed.as_secs_f64() * 1e3;
+        Row {
+            work,
+            unit: "ms",
+            sordini: runs.samples(Side::Sordini, figure),
+            kafka: runs.samples(Side::Kafka, figure),
+            wanted: Wanted::AtMost(bar),
+        }
+    };
+    let (partitions, bytes) = (
+        bench.sizes.start_partitions,
+        bench.sizes.start_bytes / 1_000_000,
+    );
+    let rows = vec![
+        row("empty".into(), &empty, 50.0),
+        row(
+            format!("{partitions} partitions and {bytes} MB, after a clean stop"),
+            &stops,
+            150.0,
+        ),
+        row(
+            format!("{partitions} partitions and {bytes} MB, after kill -9"),
+            &kills,
+            500.0,
+        ),
+    ];
+    let note = format!("With data: {runs_loaded} runs, one broker after the other.");
+    Ok(Measured {
+        rows,
+        runs: bench.runs,
+        notes: vec![note],
+    })
+}
+
+fn start_empty(bench: &Bench) -> Result<BySide<Vec<Duration>>> {
+    // The very first start formats the directory and is not counted.
+    let mut dirs = BySide::try_new(&bench.sides, |side| bench.broker(side, "start")?.stop())?;
+    in_turns(&mut dirs, bench.runs, |side, dir| {
+        let broker = Broker::start(bench, side, dir)?;
+        let elapsed = broker.started_in();
+        broker.stop()?;
+        Ok(elapsed)
+    })
+}
+
+fn start_loaded(bench: &Bench, side: Side, runs: u32) -> Result<Loaded> {
+    let broker = bench.broker(side, "start-loaded")?;
+    let partitions = bench.sizes.start_partitions;
+    client::create_topic(&broker, TOPIC, partitions, &[])?;
+    let load = Load {
+        topic: TOPIC,
+        partitions,
+        records: bench.sizes.start_bytes / RECORD_SIZE as u64,
+        record_size: RECORD_SIZE,
+        settings: &[("acks", "1"), ("linger.ms", "50")],
+    };
+    client::produce(&broker, load)?;
+
+    // Killed again as soon as it answers, a broker finds the same work at its next start.
+    let mut dir = broker.kill()?;
+    let mut after_kill = Vec::new();
+    for _ in 0..runs {
+        let broker = Broker::start(bench, side, &dir)?;
+        after_kill.push(broker.started_in());
+        dir = broker.kill()?;
+    }
+    dir = Broker::start(bench, side, &dir)?.stop()?;
+    let mut after_stop = Vec::new();
+    for _ in 0..runs {
+        let broker = Broker::start(bench, side, &dir)?;
+        after_stop.push(broker.started_in());
+        dir = broker.stop()?;
+    }
+    remove(dir)?;
+    Ok(Loaded {
+        after_kill,
+        after_stop,
+    })
+}
+
+/// At once and not at the end of the benchmark: it is 10 GB.
+fn remove(dir: PathBuf) -> Result<()> {
+    Ok(std::fs::remove_dir_all(dir)?)
+}
