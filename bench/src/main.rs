@@ -29,9 +29,9 @@ mod rows;
 mod stats;
 mod turns;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::PossibleValue};
 
 use crate::{bench::Bench, broker::Side, rows::Group};
 
@@ -58,19 +58,27 @@ struct Options {
     write: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    Produce,
-    Idempotent,
-    Small,
-    Consume,
-    Flush,
-    Latency,
-    Tail,
-    Start,
-    Memory,
-    Partitions,
+    Group(Group),
     All,
+}
+
+impl ValueEnum for What {
+    fn value_variants<'a>() -> &'a [What] {
+        static VARIANTS: LazyLock<Vec<What>> = LazyLock::new(|| {
+            let groups = Group::value_variants().iter().copied();
+            groups.map(What::Group).chain([What::All]).collect()
+        });
+        &VARIANTS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            What::Group(group) => group.to_possible_value(),
+            What::All => Some(PossibleValue::new("all")),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -91,15 +99,11 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let groups = match options.what {
-        What::All => Group::ALL.to_vec(),
-        one => Group::ALL
-            .iter()
-            .copied()
-            .filter(|group| group.what() == one)
-            .collect(),
+        What::All => Group::value_variants(),
+        What::Group(group) => &[group],
     };
-    let write = options.write
-        || (options.what == What::All && options.sizes == Size::Full && options.only.is_none());
+    let whole = options.what == What::All && options.sizes == Size::Full && options.only.is_none();
+    let write = options.write || whole;
 
     let bench = Bench::open(options)?;
     let machine = machine::describe(&bench);
@@ -107,14 +111,26 @@ fn run(options: &Options) -> Result<()> {
     if write {
         report::write("machine", &machine)?;
     }
+    let mut failed = Vec::new();
     for group in groups {
-        // Each group's table is printed and written when it is done: a benchmark that is stopped
-        // half way keeps what it has measured.
-        let section = report::section(&bench, group.title(), &group.measure(&bench)?);
+        // Each group's table is printed and written when it is done: what has been measured is kept,
+        // whatever happens to the rest.
+        let section = match group.measure(&bench) {
+            Ok(measured) => report::section(&bench, group.title(), &measured),
+            Err(err) => {
+                eprintln!("sordini-bench: {}: {err}", group.name());
+                failed.push(group.name());
+                report::failed_section(group.title())
+            }
+        };
         println!("\n{section}");
         if write {
-            report::write(group.name(), &section)?;
+            report::write(&group.name(), &section)?;
         }
     }
-    Ok(())
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("not measured: {}", failed.join(", ")).into())
+    }
 }

@@ -78,6 +78,11 @@ pub(crate) fn section(bench: &Bench, title: &str, rows: &Measured) -> String {
     section + "\n"
 }
 
+/// Why is in the terminal only: it may name this machine's paths.
+pub(crate) fn failed_section(title: &str) -> String {
+    format!("### {title}\n\nNot measured: the last run of this row failed.\n")
+}
+
 /// What a group of rows brings home.
 #[derive(Debug)]
 pub(crate) struct Measured {

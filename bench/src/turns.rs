@@ -35,6 +35,17 @@ impl<T> BySide<T> {
     }
 }
 
+impl<A, B> BySide<(A, B)> {
+    pub(crate) fn unzip(self) -> (BySide<A>, BySide<B>) {
+        let pairs = self
+            .0
+            .into_iter()
+            .map(|(side, (a, b))| ((side, a), (side, b)));
+        let (first, second) = pairs.unzip();
+        (BySide(first), BySide(second))
+    }
+}
+
 impl<T> BySide<Vec<T>> {
     /// One figure out of every run of a side.
     pub(crate) fn samples(&self, side: Side, figure: impl Fn(&T) -> f64) -> Option<Samples> {

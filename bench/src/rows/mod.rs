@@ -8,10 +8,12 @@ mod produce;
 mod start;
 mod tail;
 
-use crate::{Result, What, bench::Bench, report::Measured};
+use clap::ValueEnum;
 
-/// Rows that are measured together and stand in one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use crate::{Result, bench::Bench, report::Measured};
+
+/// Rows that are measured together and stand in one table, in the order of `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
     Produce,
     Idempotent,
@@ -26,48 +28,10 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Group; 10] = [
-        Group::Produce,
-        Group::Idempotent,
-        Group::Small,
-        Group::Consume,
-        Group::Flush,
-        Group::Latency,
-        Group::Tail,
-        Group::Start,
-        Group::Memory,
-        Group::Partitions,
-    ];
-
-    pub(crate) fn what(self) -> What {
-        match self {
-            Group::Produce => What::Produce,
-            Group::Idempotent => What::Idempotent,
-            Group::Small => What::Small,
-            Group::Consume => What::Consume,
-            Group::Flush => What::Flush,
-            Group::Latency => What::Latency,
-            Group::Tail => What::Tail,
-            Group::Start => What::Start,
-            Group::Memory => What::Memory,
-            Group::Partitions => What::Partitions,
-        }
-    }
-
-    /// Its marker in BENCHMARKS.md, and its subcommand.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Group::Produce => "produce",
-            Group::Idempotent => "idempotent",
-            Group::Small => "small",
-            Group::Consume => "consume",
-            Group::Flush => "flush",
-            Group::Latency => "latency",
-            Group::Tail => "tail",
-            Group::Start => "start",
-            Group::Memory => "memory",
-            Group::Partitions => "partitions",
-        }
+    /// Its subcommand, and its marker in BENCHMARKS.md.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     pub(crate) fn title(self) -> &'static str {

@@ -1,7 +1,7 @@
 //! Starting: from exec to the first ApiVersions answer, empty and with data, after a clean stop and
 //! after kill -9.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use crate::{
     Result,
@@ -17,28 +17,12 @@ const RECORD_SIZE: usize = 16 * 1024;
 /// Kafka reads all of its data after a kill.
 const LOADED_RUNS_MAX: u32 = 3;
 
-/// A stopped broker's directory, with data in it.
-struct Loaded {
-    after_kill: Vec<Duration>,
-    after_stop: Vec<Duration>,
-}
-
 pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let runs_loaded = bench.runs.min(LOADED_RUNS_MAX);
     let empty = start_empty(bench)?;
     // Not in turns: two such directories do not fit into the page cache of a common machine.
     let loaded = BySide::try_new(&bench.sides, |side| start_loaded(bench, side, runs_loaded))?;
-    let kills = BySide::try_new(&bench.sides, |side| {
-        Ok(loaded
-            .get(side)
-            .map_or(Vec::new(), |l| l.after_kill.clone()))
-    })?;
-    let stops = BySide::try_new(&bench.sides, |side| {
-        Ok(loaded
-            .get(side)
-            .map_or(Vec::new(), |l| l.after_stop.clone()))
-    })?;
-
+    let (after_stop, after_kill) = loaded.unzip();
     let row = |work: String, runs: &BySide<Vec<Duration>>, bar| {
         let figure = |elapsed: &Duration| elapsed.as_secs_f64() * 1e3;
         Row {
@@ -57,12 +41,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         row("empty".into(), &empty, 50.0),
         row(
             format!("{partitions} partitions and {bytes} MB, after a clean stop"),
-            &stops,
+            &after_stop,
             150.0,
         ),
         row(
             format!("{partitions} partitions and {bytes} MB, after kill -9"),
-            &kills,
+            &after_kill,
             500.0,
         ),
     ];
@@ -85,7 +69,8 @@ fn start_empty(bench: &Bench) -> Result<BySide<Vec<Duration>>> {
     })
 }
 
-fn start_loaded(bench: &Bench, side: Side, runs: u32) -> Result<Loaded> {
+/// After clean stops, and after kills.
+fn start_loaded(bench: &Bench, side: Side, runs: u32) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let broker = bench.broker(side, "start-loaded")?;
     let partitions = bench.sizes.start_partitions;
     client::create_topic(&broker, TOPIC, partitions, &[])?;
@@ -113,14 +98,7 @@ fn start_loaded(bench: &Bench, side: Side, runs: u32) -> Result<Loaded> {
         after_stop.push(broker.started_in());
         dir = broker.stop()?;
     }
-    remove(dir)?;
-    Ok(Loaded {
-        after_kill,
-        after_stop,
-    })
-}
-
-/// At once and not at the end of the benchmark: it is 10 GB.
-fn remove(dir: PathBuf) -> Result<()> {
-    Ok(std::fs::remove_dir_all(dir)?)
+    // Now and not at the end of the benchmark: it is 10 GB.
+    fs::remove_dir_all(dir)?;
+    Ok((after_stop, after_kill))
 }
