@@ -42,7 +42,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 #[command(name = "sordini-bench", version)]
 struct Options {
     /// Which rows to measure
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value_t = What::All)]
     what: What,
     /// How often each broker takes its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
