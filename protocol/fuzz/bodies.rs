@@ -8,7 +8,10 @@ use sordini_protocol::{
     compression::Compression,
     fetch::FetchResponse,
     frame,
-    records::{control::ControlRecord, metadata::MetadataRecord},
+    records::{
+        control::ControlRecord, group::GroupRecord, metadata::MetadataRecord,
+        transaction::TransactionRecord,
+    },
     request,
     validate::{self, Refusal, Rules},
     versions,
@@ -153,6 +156,24 @@ pub(crate) fn record(data: &[u8]) {
     {
         let (key, value) = record.encode();
         assert_eq!(ControlRecord::decode(key, value), Ok(record));
+    }
+    if let Some((&size, rest)) = data.split_first()
+        && let Some((key, value)) = rest.split_at_checked(usize::from(size))
+    {
+        let (key, value) = (
+            Bytes::copy_from_slice(key),
+            Some(Bytes::copy_from_slice(value)),
+        );
+        if let Ok(record) = GroupRecord::decode(key.clone(), value.clone())
+            && let Ok((key, value)) = record.encode(record.latest_version())
+        {
+            assert_eq!(GroupRecord::decode(key, value), Ok(record));
+        }
+        if let Ok(record) = TransactionRecord::decode(key, value)
+            && let Ok((key, value)) = record.encode(record.latest_version())
+        {
+            assert_eq!(TransactionRecord::decode(key, value), Ok(record));
+        }
     }
     if let Some((&version, body)) = data.split_first() {
         let _ = FetchResponse::decode(Bytes::copy_from_slice(body), i16::from(version % 20));

@@ -103,7 +103,7 @@ impl Output {
         form: Form,
     ) -> Result<(), EncodeError> {
         let mut inner = Output::default();
-        value.write(&mut inner, form)?;
+        value.write_tagged(&mut inner, form)?;
         varint::put_unsigned(&mut self.bytes, tag);
         let size = u32::try_from(inner.bytes.len())
             .map_err(|_| EncodeError::new("a tagged field of 4 GiB"))?;
@@ -117,6 +117,14 @@ impl Output {
 pub(crate) trait Field: Sized {
     fn write(&self, out: &mut Output, form: Form) -> Result<(), EncodeError>;
     fn read(input: &mut Bytes, form: Form) -> Result<Self, DecodeError>;
+
+    /// As the value of a tagged field, where structs that may be null have another form.
+    fn write_tagged(&self, out: &mut Output, form: Form) -> Result<(), EncodeError> {
+        self.write(out, form)
+    }
+    fn read_tagged(input: &mut Bytes, form: Form) -> Result<Self, DecodeError> {
+        Self::read(input, form)
+    }
 }
 
 macro_rules! fixed {
@@ -307,7 +315,7 @@ pub(crate) fn read_varint(input: &mut Bytes) -> Result<u32, DecodeError> {
 }
 
 /// Takes tags, sizes and values; `known` takes the value of those it knows and says so.
-pub(crate) fn read_tagged(
+pub(crate) fn read_tagged_fields(
     input: &mut Bytes,
     mut known: impl FnMut(u32, &mut Bytes) -> Result<bool, DecodeError>,
 ) -> Result<(), DecodeError> {
@@ -414,10 +422,10 @@ macro_rules! schema {
                     }
                 )*
                 if form.flexible {
-                    $crate::schema::read_tagged(input, |tag, value| {
+                    $crate::schema::read_tagged_fields(input, |tag, value| {
                         $($($(
                             if tag == $tag && $range.contains(&form.version) {
-                                message.$field = $crate::schema::Field::read(value, form)?;
+                                message.$field = $crate::schema::Field::read_tagged(value, form)?;
                                 return Ok(true);
                             }
                         )?)?)*
@@ -425,6 +433,43 @@ macro_rules! schema {
                     })?;
                 }
                 Ok(message)
+            }
+        }
+
+        /// A struct that may be null has a byte in front that says whether it is there.
+        impl $crate::schema::Field for Option<$name> {
+            fn write(
+                &self,
+                out: &mut $crate::schema::Output,
+                form: $crate::schema::Form,
+            ) -> Result<(), $crate::schema::EncodeError> {
+                $crate::schema::Field::write(&if self.is_some() { 1i8 } else { -1 }, out, form)?;
+                self.iter().try_for_each(|message| message.write(out, form))
+            }
+
+            fn read(
+                input: &mut bytes::Bytes,
+                form: $crate::schema::Form,
+            ) -> Result<Option<$name>, $crate::error::DecodeError> {
+                let present: i8 = $crate::schema::Field::read(input, form)?;
+                (present >= 0).then(|| $crate::schema::Field::read(input, form)).transpose()
+            }
+
+            fn write_tagged(
+                &self,
+                out: &mut $crate::schema::Output,
+                form: $crate::schema::Form,
+            ) -> Result<(), $crate::schema::EncodeError> {
+                $crate::varint::put_unsigned(&mut out.bytes, u32::from(self.is_some()));
+                self.iter().try_for_each(|message| message.write(out, form))
+            }
+
+            fn read_tagged(
+                input: &mut bytes::Bytes,
+                form: $crate::schema::Form,
+            ) -> Result<Option<$name>, $crate::error::DecodeError> {
+                let present = $crate::schema::read_varint(input)?;
+                (present > 0).then(|| $crate::schema::Field::read(input, form)).transpose()
             }
         }
     )*};

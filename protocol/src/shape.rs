@@ -134,6 +134,10 @@ impl Walk<'_> {
         }
         for _ in 0..count {
             let tag = self.varint("a tag")?;
+            // Nobody numbers a field so; the codec takes such a tag for a negative one.
+            if i32::try_from(tag).is_err() {
+                return Err(DecodeError::new(format!("a field with tag {tag}")));
+            }
             let size = self.varint("a tagged field")? as usize;
             let Some((value, rest)) = self.rest.split_at_checked(size) else {
                 return Err(too_short("a tagged field"));
@@ -340,5 +344,14 @@ mod tests {
             let refused = check(ApiKey::Metadata, 1, &body).unwrap_err();
             assert!(refused.to_string().contains("Topics claims"), "{refused}");
         }
+    }
+
+    /// Found by fuzzing: the codec takes it for a negative tag, counts it when it encodes and then
+    /// leaves it out.
+    #[test]
+    fn a_tag_beyond_any_field_is_refused() {
+        let body = b"\0\x01\xff\xff\xff\xff\x0f\0";
+        assert!(check(ApiKey::DescribeCluster, 0, body).is_err());
+        assert!(check(ApiKey::DescribeCluster, 0, b"\0\x01\x7f\0").is_ok());
     }
 }

@@ -3,13 +3,20 @@
 //! `kafka-4.4.0/` holds what a fresh single node had on disk after five topics were created (with
 //! configurations), one altered, one deleted, a SCRAM user added, and 40 records produced by the
 //! Java client with each codec: the segments of the metadata log and of the topic, and the
-//! snapshot that formatting wrote.
+//! snapshot that formatting wrote. Then, of another such node: the group coordinator's log after a
+//! classic and a consumer group had one member each for a while, the transaction coordinator's
+//! after a transaction, and the partition that the transaction wrote to.
 
 use bytes::Bytes;
 use sordini_protocol::{
     batch::{Batch, Builder},
     compression::Compression,
-    records::{control::ControlRecord, metadata::MetadataRecord},
+    records::{
+        control::{ControlRecord, EndTxnMarker},
+        group::GroupRecord,
+        metadata::MetadataRecord,
+        transaction::TransactionRecord,
+    },
     validate::{self, Rules},
 };
 
@@ -141,6 +148,69 @@ fn a_snapshot_is_read_and_written_byte_for_byte() {
     for batch in &batches {
         read_and_written(batch);
     }
+}
+
+#[test]
+fn every_record_of_the_coordinators_logs_is_read_and_written_byte_for_byte() {
+    let log = Bytes::from_static(include_bytes!("kafka-4.4.0/groups.log"));
+    let written = records(log, |key, value, version| {
+        let record = GroupRecord::decode(key, value).unwrap();
+        assert!(!matches!(record, GroupRecord::Unknown(_)));
+        record.encode(version).unwrap()
+    });
+    assert_eq!(written, 15);
+
+    let log = Bytes::from_static(include_bytes!("kafka-4.4.0/transactions.log"));
+    let written = records(log, |key, value, version| {
+        let record = TransactionRecord::decode(key, value).unwrap();
+        assert!(!matches!(record, TransactionRecord::Unknown(_)));
+        record.encode(version).unwrap()
+    });
+    assert!(written >= 4, "begun, prepared, completed");
+}
+
+#[test]
+fn a_transaction_ends_with_its_marker() {
+    let log = Bytes::from_static(include_bytes!("kafka-4.4.0/transactional-records.log"));
+    let batches = Batch::split(log).unwrap();
+    let (marker, data) = batches.split_last().unwrap();
+    for batch in data {
+        assert!(batch.header().is_transactional() && !batch.header().is_control());
+    }
+    assert!(marker.header().is_transactional() && marker.header().is_control());
+    assert_eq!(marker.header().producer_id, data[0].header().producer_id);
+    assert_eq!(read_and_written(marker), ["control"]);
+    let record = marker.records(LIMIT).unwrap().next().unwrap().unwrap();
+    assert_eq!(
+        ControlRecord::decode(record.key.unwrap(), record.value.unwrap()),
+        Ok(ControlRecord::Commit(EndTxnMarker {
+            coordinator_epoch: 0
+        }))
+    );
+    assert_eq!(again(marker).bytes(), marker.bytes());
+}
+
+/// Has each record of a coordinator's log decoded and encoded again; returns how many there are.
+fn records(
+    log: Bytes,
+    again: impl Fn(Bytes, Option<Bytes>, i16) -> (Bytes, Option<Bytes>),
+) -> usize {
+    let mut count = 0;
+    for batch in Batch::split(log).unwrap() {
+        for record in batch.records(LIMIT).unwrap().map(Result::unwrap) {
+            let key = record.key.unwrap();
+            let version = record
+                .value
+                .as_ref()
+                .map_or(0, |value| i16::from_be_bytes([value[0], value[1]]));
+            assert_eq!(
+                again(key.clone(), record.value.clone(), version),
+                (key, record.value)
+            );
+            count += 1;
+        }
+    }
+    count
 }
 
 /// Decodes each record of a batch and encodes it again; returns what they are.
