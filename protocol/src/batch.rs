@@ -39,10 +39,10 @@ use crate::{
 pub const HEADER_SIZE: usize = 61;
 
 /// Bytes that `length` does not count: base offset and length itself.
-pub const PREFIX_SIZE: usize = 12;
+const PREFIX_SIZE: usize = 12;
 
 /// A producer id, epoch or sequence that is not there; a timestamp that is not known.
-pub const NONE: i8 = -1;
+const NONE: i8 = -1;
 
 /// What the smallest message of the oldest format counted in `length`.
 const MESSAGE_LENGTH_MIN: i32 = 14;
