@@ -34,6 +34,7 @@ pub use listeners::{Listener, Protocol, Voter};
 pub use settings::Origin;
 pub use topic::{Compression, TopicConfig};
 
+use replication::cluster::ResourceKind;
 use settings::{Reader, Setting, Settings};
 
 /// What one node does when nobody has told it anything: Kafka's defaults, in `./data`, with internal topics that
@@ -108,6 +109,9 @@ pub struct Config {
 
     pub metadata_log_max_record_bytes_between_snapshots: u64,
     pub metadata_log_max_snapshot_interval: Duration,
+    pub metadata_log_segment_bytes: u32,
+    pub metadata_log_segment_ms: i64,
+    pub metadata_max_retention_bytes: u64,
 
     /// Where `/metrics` is served; `None` where it is not.
     pub metrics_listener: Option<SocketAddr>,
@@ -234,6 +238,25 @@ impl Config {
         self.settings.effective()
     }
 
+    /// How the controller keeps its log.
+    pub fn metadata_log(&self) -> storage::config::Config {
+        storage::config::Config {
+            segment_bytes: self.metadata_log_segment_bytes,
+            segment_ms: self.metadata_log_segment_ms,
+            ..storage::config::Config::default()
+        }
+    }
+
+    /// What is known of a key of this kind of resource.
+    pub fn key(kind: ResourceKind, name: &str) -> Option<&'static Key> {
+        match kind {
+            ResourceKind::Topic => table::find(table::TOPIC, name),
+            ResourceKind::Broker => table::broker(name),
+            ResourceKind::Group => table::find(table::GROUP, name),
+            ResourceKind::ClientMetrics => table::find(table::CLIENT_METRICS, name),
+        }
+    }
+
     /// Whether a producer may ask for this transaction timeout.
     pub fn is_transaction_timeout(&self, timeout_ms: i32) -> bool {
         (1..=self.transaction_max_timeout_ms).contains(&timeout_ms)
@@ -300,6 +323,11 @@ impl Config {
                 .unsigned_abs(),
             metadata_log_max_snapshot_interval: read
                 .duration("metadata.log.max.snapshot.interval.ms"),
+            metadata_log_segment_bytes: u32::try_from(read.int("metadata.log.segment.bytes"))
+                .unwrap_or(u32::MAX),
+            metadata_log_segment_ms: read.long("metadata.log.segment.ms"),
+            metadata_max_retention_bytes: u64::try_from(read.long("metadata.max.retention.bytes"))
+                .unwrap_or(u64::MAX),
 
             metrics_listener: read.text("sordini.metrics.listener").parse().ok(),
 

@@ -1,1 +1,24 @@
+//! A broker that speaks Apache Kafka's wire protocol. `ARCHITECTURE.md` is the map.
 
+mod api;
+mod broker;
+pub mod cli;
+mod clock;
+mod config;
+mod features;
+mod fetch_sessions;
+pub mod logging;
+mod metrics;
+mod random;
+mod rules;
+mod server;
+mod topic_name;
+mod upkeep;
+
+pub use broker::{Running, StartError, start};
+pub use config::Config;
+
+/// An array count that a frame claims becomes a reservation in the codec. jemalloc makes of it address
+/// space that is never touched, where the system's allocator would end the process.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

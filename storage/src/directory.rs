@@ -374,6 +374,38 @@ impl Drop for Directory {
     }
 }
 
+/// Makes a log directory that is not there yet, with the directories above it.
+pub fn create(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    match disk.size(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => (),
+        _ => return Ok(()),
+    }
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        create(disk, parent)?;
+    }
+    disk.create_dir(path).map_err(|source| Error::Io {
+        op: "create",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The cluster that the log directory at `path` belongs to, if it is there and belongs to one.
+pub fn cluster_id(disk: &dyn Disk, path: &Path) -> Result<Option<String>, Error> {
+    let path = path.join(META);
+    match read_small(disk, &path) {
+        Ok(found) => Ok(found.as_deref().and_then(properties::cluster_id)),
+        Err(source) => Err(Error::Io {
+            op: "read",
+            path,
+            source,
+        }),
+    }
+}
+
 /// A directory's name as a log's: topic, `-`, partition, and perhaps a suffix.
 fn found(name: String) -> Option<Found> {
     let suffixed = [State::Deleted, State::Future, State::Stray]

@@ -72,22 +72,28 @@ pub(crate) fn meta(identity: &Identity, directory_id: Uuid, now: i64) -> String 
     )
 }
 
+/// The cluster in a `meta.properties`.
+pub(crate) fn cluster_id(content: &[u8]) -> Option<String> {
+    property(content, "cluster.id").filter(|id| !id.is_empty())
+}
+
+fn property(content: &[u8], key: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(content);
+    let mut lines = text.lines().filter(|line| !line.starts_with(['#', '!']));
+    lines.find_map(|line| {
+        let (name, value) = line.split_once(['=', ':'])?;
+        // Java's properties escape these two.
+        (name.trim() == key).then(|| value.trim().replace("\\=", "=").replace("\\:", ":"))
+    })
+}
+
 /// The directory id in a `meta.properties`, if it has one and belongs to us.
 pub(crate) fn check_meta(
     path: &Path,
     content: &[u8],
     identity: &Identity,
 ) -> Result<Option<Uuid>, Error> {
-    let text = String::from_utf8_lossy(content);
-    let get = |key: &str| {
-        let mut lines = text.lines().filter(|line| !line.starts_with(['#', '!']));
-        lines.find_map(|line| {
-            let (name, value) = line.split_once(['=', ':'])?;
-            // Java's properties escape these two.
-            (name.trim() == key).then(|| value.trim().replace("\\=", "=").replace("\\:", ":"))
-        })
-    };
-    let ours = |key: &'static str, expected: String| match get(key) {
+    let ours = |key: &'static str, expected: String| match property(content, key) {
         Some(found) if found == expected => Ok(()),
         found => Err(Error::NotOurs {
             path: path.to_owned(),
@@ -98,7 +104,7 @@ pub(crate) fn check_meta(
     };
     ours("cluster.id", identity.cluster_id.clone())?;
     ours("node.id", identity.node_id.to_string())?;
-    match get("directory.id") {
+    match property(content, "directory.id") {
         None => Ok(None),
         Some(text) => match decode_uuid(&text) {
             Some(id) => Ok(Some(id)),

@@ -1,0 +1,231 @@
+//! What a client's batch must be before it enters a log, and what it becomes there (pure).
+//!
+//! The rules are Kafka's `LogValidator`. A batch that satisfies them is stored as it came; only
+//! LogAppendTime, a wrong max timestamp and a `compression.type` other than the client's make a new one.
+
+use bytes::Bytes;
+use protocol::{
+    batch::{Batch, BatchError, Builder, TimestampType},
+    compression::Compression,
+    validate,
+};
+
+/// The part of a topic's configuration that judges batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// `max.message.bytes`: of a whole batch as it is stored, header included.
+    pub max_message_bytes: usize,
+    /// `max.decompressed.message.bytes`.
+    pub max_decompressed_bytes: usize,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far behind the broker's clock a record may be.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead.
+    pub timestamp_after_max_ms: i64,
+    /// `compression.type` and its level; `None` is `producer`: as the client chose.
+    pub compression: Option<(Compression, Option<i32>)>,
+    /// A compacted topic keeps the newest record of each key, so each must have one.
+    pub keys_required: bool,
+}
+
+/// Why a batch was turned away. Nothing of it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The bytes are not one batch.
+    Malformed(BatchError),
+    /// It is a batch, but its records break the format's or the topic's rules.
+    Records(validate::Refusal),
+    /// A record's time is outside the topic's window, or the client claimed to know the time of the
+    /// append. `range` is what was allowed, in milliseconds.
+    Timestamp {
+        errors: validate::RecordErrors,
+        range: (i64, i64),
+    },
+    TooLarge {
+        size: usize,
+        max: usize,
+    },
+}
+
+/// A batch that may be appended.
+#[derive(Debug)]
+pub struct Admitted {
+    pub batch: Batch,
+    /// The time it was stamped with, for a topic with LogAppendTime.
+    pub log_append_time: Option<i64>,
+}
+
+/// Judges a batch as it came from a client at `now` (ms).
+pub fn admit(bytes: Bytes, rules: &Rules, now: i64) -> Result<Admitted, Refusal> {
+    // Kafka looks at the size before anything else, and again if it has recompressed.
+    check_size(bytes.len(), rules)?;
+    let batch = Batch::parse(bytes).map_err(Refusal::Malformed)?;
+
+    let range = (
+        now.saturating_sub(rules.timestamp_before_max_ms),
+        now.saturating_add(rules.timestamp_after_max_ms),
+    );
+    let append_time = rules.timestamp_type == TimestampType::LogAppendTime;
+    let summary = validate::client_batch(
+        &batch,
+        &validate::Rules {
+            keyed: rules.keys_required,
+            timestamps: (!append_time).then_some(range.0..=range.1),
+            decompressed_max: rules.max_decompressed_bytes,
+        },
+    )
+    .map_err(|refusal| match refusal {
+        validate::Refusal::Records(errors) if errors.any_timestamp => {
+            Refusal::Timestamp { errors, range }
+        }
+        refusal => Refusal::Records(refusal),
+    })?;
+
+    let batch = match rules.compression {
+        Some((codec, level)) if codec != batch.header().compression() => {
+            let batch = recompress(&batch, codec, level, rules.max_decompressed_bytes)?;
+            check_size(batch.bytes().len(), rules)?;
+            batch
+        }
+        _ => batch,
+    };
+    if append_time {
+        return Ok(Admitted {
+            batch: batch.with_log_append_time(now),
+            log_append_time: Some(now),
+        });
+    }
+    Ok(Admitted {
+        batch: batch.with_create_time(summary.max_timestamp),
+        log_append_time: None,
+    })
+}
+
+fn check_size(size: usize, rules: &Rules) -> Result<(), Refusal> {
+    if rules.max_message_bytes < size {
+        return Err(Refusal::TooLarge {
+            size,
+            max: rules.max_message_bytes,
+        });
+    }
+    Ok(())
+}
+
+fn recompress(
+    batch: &Batch,
+    codec: Compression,
+    level: Option<i32>,
+    limit: usize,
+) -> Result<Batch, Refusal> {
+    let mut builder = Builder::like(batch.header()).compression(codec, level);
+    for record in batch.records(limit).map_err(Refusal::Malformed)? {
+        let record = record.map_err(Refusal::Malformed)?;
+        let headers: Vec<(Bytes, Option<Bytes>)> = record.headers.iter().collect();
+        let headers: Vec<(&[u8], Option<&[u8]>)> = headers
+            .iter()
+            .map(|(key, value)| (&key[..], value.as_deref()))
+            .collect();
+        builder.push_at(
+            record.offset_delta,
+            record.timestamp,
+            record.key.as_deref(),
+            record.value.as_deref(),
+            &headers,
+        );
+    }
+    // Only a batch beyond 2 GiB does not build, and then the size is what is wrong with it.
+    builder.build().ok_or(Refusal::TooLarge {
+        size: usize::MAX,
+        max: limit,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn rules() -> Rules {
+        Rules {
+            max_message_bytes: 1000,
+            max_decompressed_bytes: 1 << 20,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
+            compression: None,
+            keys_required: false,
+        }
+    }
+
+    fn batch(timestamp: i64, value: &[u8]) -> Bytes {
+        let mut builder = Builder::new();
+        builder.push(timestamp, Some(b"k"), Some(value), &[]);
+        builder
+            .build()
+            .expect("a record makes a batch")
+            .bytes()
+            .clone()
+    }
+
+    #[test]
+    fn what_a_client_sent_is_stored_as_it_came() {
+        let sent = batch(NOW, b"value");
+        let admitted = admit(sent.clone(), &rules(), NOW).expect("a plain batch");
+        assert_eq!(admitted.batch.bytes(), &sent);
+        assert_eq!(admitted.log_append_time, None);
+    }
+
+    #[test]
+    fn a_record_more_than_an_hour_ahead_is_refused() {
+        let refused = admit(batch(NOW + 3_600_001, b""), &rules(), NOW);
+        assert!(
+            matches!(refused, Err(Refusal::Timestamp { range: (_, end), .. }) if end == NOW + 3_600_000)
+        );
+        assert!(admit(batch(NOW + 3_600_000, b""), &rules(), NOW).is_ok());
+    }
+
+    #[test]
+    fn a_topic_with_append_time_stamps_its_batches() {
+        let rules = Rules {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..rules()
+        };
+        let admitted = admit(batch(5, b""), &rules, NOW).expect("any time is right");
+        assert_eq!(admitted.log_append_time, Some(NOW));
+        assert_eq!(admitted.batch.header().max_timestamp, NOW);
+        assert_eq!(
+            admitted.batch.header().timestamp_type(),
+            TimestampType::LogAppendTime
+        );
+    }
+
+    #[test]
+    fn a_topic_may_ask_for_its_own_codec() {
+        let rules = Rules {
+            compression: Some((Compression::Lz4, None)),
+            ..rules()
+        };
+        let value = vec![b'a'; 500];
+        let admitted = admit(batch(NOW, &value), &rules, NOW).expect("a plain batch");
+        assert_eq!(admitted.batch.header().compression(), Compression::Lz4);
+        assert!(admitted.batch.bytes().len() < 200);
+        let records: Vec<_> = admitted
+            .batch
+            .records(1 << 20)
+            .expect("lz4 decompresses")
+            .collect();
+        assert_eq!(records.len(), 1);
+        assert_eq!(
+            records[0].as_ref().expect("a record").value.as_deref(),
+            Some(&value[..])
+        );
+    }
+
+    #[test]
+    fn size_is_judged_as_stored() {
+        let refused = admit(batch(NOW, &[0; 1000]), &rules(), NOW);
+        assert!(matches!(refused, Err(Refusal::TooLarge { max: 1000, .. })));
+    }
+}

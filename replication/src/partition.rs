@@ -1,0 +1,458 @@
+//! One partition on this broker: the one door to its log.
+//!
+//! Appending checks leadership and the topic's rules, writes, and moves the high watermark; reading is
+//! bounded by the watermark; [`Partition::committed`] waits for it. A partition with one replica is not
+//! a special case: its in-sync replicas are the leader, so its watermark is its log end.
+//!
+//! Positions: `log_start_offset <= high_watermark <= log_end_offset`, and `flushed <= log_end_offset`.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use protocol::batch::Batch;
+use storage::{
+    aborted::Aborted,
+    config::Config as LogConfig,
+    directory::Directory,
+    log::{Log, Slice},
+};
+use uuid::Uuid;
+
+use crate::{
+    admission::{self, Refusal, Rules},
+    cluster::NO_LEADER,
+    watermark::{Waiter, Watermark},
+};
+
+/// Why a partition refused or failed a request.
+#[derive(Debug)]
+pub enum Error {
+    /// Another broker leads, or none does (-1).
+    NotLeader {
+        leader: i32,
+        epoch: i32,
+    },
+    /// The client knows an older epoch than the one in force.
+    FencedLeaderEpoch,
+    /// The client knows a newer epoch than this broker.
+    UnknownLeaderEpoch,
+    NotEnoughReplicas {
+        in_sync: usize,
+        required: usize,
+    },
+    /// The write is in the leader's log but did not reach the replicas in time. It may yet commit.
+    ReplicationTimedOut,
+    /// The batch may not be in this log.
+    Refused(Refusal),
+    Storage(storage::error::Error),
+    ShuttingDown,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotLeader { leader, epoch } => {
+                write!(
+                    f,
+                    "this broker does not lead: node {leader} does, in epoch {epoch}"
+                )
+            }
+            Self::FencedLeaderEpoch => f.write_str("the client's leader epoch is over"),
+            Self::UnknownLeaderEpoch => {
+                f.write_str("the client's leader epoch is not known here yet")
+            }
+            Self::NotEnoughReplicas { in_sync, required } => {
+                write!(f, "{in_sync} replicas are in sync, {required} are required")
+            }
+            Self::ReplicationTimedOut => f.write_str("the replicas did not follow in time"),
+            Self::Refused(refusal) => write!(f, "{refusal:?}"),
+            Self::Storage(err) => write!(f, "{err}"),
+            Self::ShuttingDown => f.write_str("the broker is shutting down"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<storage::error::Error> for Error {
+    fn from(err: storage::error::Error) -> Self {
+        Self::Storage(err)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Which partition: a topic's name and id, and the partition's index in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Name {
+    pub topic: Arc<str>,
+    pub topic_id: Uuid,
+    pub index: i32,
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.topic, self.index)
+    }
+}
+
+/// What the cluster image says of a partition, as far as this broker must obey it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// Node id of the leader; -1 when there is none.
+    pub leader: i32,
+    pub leader_epoch: i32,
+    /// How many replicas there are, in sync or not.
+    pub replicas: usize,
+    /// In-sync replicas, the leader among them.
+    pub isr: Vec<i32>,
+    pub min_insync_replicas: usize,
+}
+
+/// A topic's configuration, as a partition uses it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub log: LogConfig,
+    pub rules: Rules,
+    pub min_insync_replicas: usize,
+}
+
+/// How much a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset, with a list of aborted transactions on the way.
+    ReadCommitted,
+}
+
+/// The result of an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: i64,
+    /// The offset after the batch: done when the watermark reaches it.
+    pub end_offset: i64,
+    /// When the broker stamped it, for a topic with `LogAppendTime`.
+    pub log_append_time: Option<i64>,
+    pub log_start_offset: i64,
+    /// The topic asks that this append be on disk before it is acknowledged.
+    pub flush: bool,
+}
+
+/// What a reader got, and where the log stands.
+#[derive(Debug)]
+pub struct Read {
+    /// `None` when there is nothing to read at the offset yet.
+    pub slice: Option<Slice>,
+    pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub log_start_offset: i64,
+    /// Transactions aborted within the slice; only for [`Isolation::ReadCommitted`].
+    pub aborted: Option<Vec<Aborted>>,
+}
+
+/// Where a partition's records are.
+#[derive(Debug, Clone)]
+pub struct Home {
+    pub log: Arc<Log>,
+    pub directory: Arc<Directory>,
+}
+
+#[derive(Debug)]
+pub struct Partition {
+    name: Name,
+    node_id: i32,
+    /// Swapped when the replica moves to another log directory.
+    home: ArcSwap<Home>,
+    /// Held by an append and by whoever changes who leads or which log it is: an append must not
+    /// land in a log that is being left, nor under an epoch that has ended.
+    leadership: Mutex<Leadership>,
+    rules: ArcSwap<Rules>,
+    high_watermark: Watermark,
+}
+
+impl Partition {
+    pub fn new(name: Name, node_id: i32, home: Home, rules: Rules, leadership: Leadership) -> Self {
+        let partition = Self {
+            name,
+            node_id,
+            // Until it is known who leads, nothing more is known to be on all replicas.
+            high_watermark: Watermark::new(home.log.start_offset()),
+            home: ArcSwap::from_pointee(home),
+            leadership: Mutex::new(leadership),
+            rules: ArcSwap::from_pointee(rules),
+        };
+        partition.advance(&partition.lock());
+        partition
+    }
+
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The log and its directory, for what needs no leadership: sizes, look-ups, maintenance.
+    pub fn home(&self) -> Guard<Arc<Home>> {
+        self.home.load()
+    }
+
+    pub fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.home.load().log)
+    }
+
+    /// The topic is being deleted: whoever appends or waits is refused.
+    pub fn close(&self) {
+        let mut leadership = self.lock();
+        leadership.leader = NO_LEADER;
+        leadership.leader_epoch = i32::MAX;
+        self.high_watermark.wake();
+    }
+
+    pub fn leadership(&self) -> Leadership {
+        self.lock().clone()
+    }
+
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.get()
+    }
+
+    /// Follows the cluster image. An older epoch than the one in force changes nothing.
+    pub fn lead(&self, leadership: Leadership) {
+        let mut current = self.lock();
+        if leadership.leader_epoch < current.leader_epoch || *current == leadership {
+            return;
+        }
+        *current = leadership;
+        self.advance(&current);
+        // Whoever waits for replicas of an epoch that has ended must hear of it.
+        self.high_watermark.wake();
+    }
+
+    pub fn configure(&self, config: &Config) {
+        self.rules.store(Arc::new(config.rules.clone()));
+        self.log().set_config(config.log.clone());
+        self.lock().min_insync_replicas = config.min_insync_replicas;
+    }
+
+    /// Appends a client's batch as the leader.
+    ///
+    /// `acks_all` asks for enough in-sync replicas before anything is written.
+    pub fn append(&self, batch: Bytes, acks_all: bool, now: i64) -> Result<Appended, Error> {
+        let admitted = admission::admit(batch, &self.rules.load(), now)?;
+        self.append_admitted(&admitted.batch, acks_all, admitted.log_append_time, now)
+    }
+
+    /// Appends a batch that this broker made itself: a coordinator's records.
+    pub fn append_own(&self, batch: &Batch, now: i64) -> Result<Appended, Error> {
+        self.append_admitted(batch, true, None, now)
+    }
+
+    fn append_admitted(
+        &self,
+        batch: &Batch,
+        acks_all: bool,
+        log_append_time: Option<i64>,
+        now: i64,
+    ) -> Result<Appended, Error> {
+        let leadership = self.lock();
+        self.check_leader(&leadership)?;
+        // No more can be required than there are (eligible leader replicas, KIP-966).
+        let required = leadership.min_insync_replicas.min(leadership.replicas);
+        if acks_all && leadership.isr.len() < required {
+            return Err(Error::NotEnoughReplicas {
+                in_sync: leadership.isr.len(),
+                required,
+            });
+        }
+        let home = self.home.load();
+        let log = &home.log;
+        let appended = log.append(batch, leadership.leader_epoch, now)?;
+        self.advance(&leadership);
+        Ok(Appended {
+            base_offset: appended.base_offset,
+            end_offset: appended.last_offset + 1,
+            log_append_time,
+            log_start_offset: appended.log_start_offset,
+            flush: log.flush_due(now),
+        })
+    }
+
+    /// May `appended` be acknowledged at once? `replicated`: not before the high watermark passed it.
+    pub fn is_committed(&self, appended: &Appended, replicated: bool) -> bool {
+        let on_disk = || appended.end_offset <= self.log().flushed_offset();
+        let passed = || appended.end_offset <= self.high_watermark.get();
+        (!appended.flush || on_disk()) && (!replicated || passed())
+    }
+
+    /// Returns when `appended` may be acknowledged: it is on disk where the topic asks for that, and
+    /// if `replicated`, the high watermark has passed it.
+    pub async fn committed(
+        self: &Arc<Self>,
+        appended: &Appended,
+        replicated: bool,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if appended.flush && self.log().flushed_offset() < appended.end_offset {
+            self.flush(appended.end_offset).await?;
+        }
+        if !replicated {
+            return Ok(());
+        }
+        let passed = || appended.end_offset <= self.high_watermark.get();
+        if passed() {
+            return Ok(());
+        }
+        let waiter = Arc::new(Waiter::default());
+        let waiting = self.listen(&waiter);
+        let outcome = tokio::time::timeout_at(deadline.into(), async {
+            loop {
+                if passed() {
+                    return Ok(());
+                }
+                self.check_leader(&self.lock())?;
+                waiter.woken().await;
+            }
+        });
+        let outcome = outcome.await.unwrap_or(Err(Error::ReplicationTimedOut));
+        drop(waiting);
+        outcome
+    }
+
+    /// Reads from `offset`: at most `max_bytes`, except that with `min_one` a larger first batch is
+    /// returned whole, as Kafka does so that a consumer cannot get stuck.
+    pub fn read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        min_one: bool,
+        isolation: Isolation,
+        now: i64,
+    ) -> Result<Read, Error> {
+        self.check_leader(&self.lock())?;
+        let home = self.home.load();
+        let log = &home.log;
+        let high_watermark = self.high_watermark.get();
+        let last_stable_offset = log.last_stable_offset(high_watermark, now)?;
+        let end = match isolation {
+            Isolation::ReadUncommitted => high_watermark,
+            Isolation::ReadCommitted => last_stable_offset,
+        };
+        let slice = log.read(offset, max_bytes, min_one, end)?;
+        let slice = (!slice.is_empty()).then_some(slice);
+        let aborted = match (isolation, &slice) {
+            (Isolation::ReadUncommitted, _) => None,
+            (Isolation::ReadCommitted, None) => Some(Vec::new()),
+            (Isolation::ReadCommitted, Some(_)) => Some(log.aborted(offset, end, now)?),
+        };
+        Ok(Read {
+            slice,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset: log.start_offset(),
+            aborted,
+        })
+    }
+
+    /// Moves the log's start to `before` (-1: the high watermark), as DeleteRecords asks.
+    /// Returns the new low watermark.
+    pub fn delete_records(&self, before: i64) -> Result<i64, Error> {
+        let leadership = self.lock();
+        self.check_leader(&leadership)?;
+        let high_watermark = self.high_watermark.get();
+        let before = if before == -1 { high_watermark } else { before };
+        let home = self.home.load();
+        let log = &home.log;
+        if before < 0 || high_watermark < before {
+            return Err(Error::Storage(storage::error::Error::OffsetOutOfRange {
+                offset: before,
+                start: log.start_offset(),
+                end: high_watermark,
+            }));
+        }
+        log.delete_records(before)?;
+        Ok(log.start_offset())
+    }
+
+    /// Is this broker the leader, and is `epoch` (-1: not known to the client) the one in force?
+    pub fn check_epoch(&self, epoch: i32) -> Result<i32, Error> {
+        let leadership = self.lock();
+        let current = leadership.leader_epoch;
+        match epoch {
+            _ if 0 <= epoch && epoch < current => Err(Error::FencedLeaderEpoch),
+            _ if current < epoch => Err(Error::UnknownLeaderEpoch),
+            _ => self.check_leader(&leadership).map(|()| current),
+        }
+    }
+
+    /// Wakes `waiter` whenever the watermark moves, until the result is dropped.
+    pub fn listen(self: &Arc<Self>, waiter: &Arc<Waiter>) -> Listening {
+        self.high_watermark.register(waiter);
+        Listening {
+            partition: Arc::clone(self),
+            waiter: Arc::clone(waiter),
+        }
+    }
+
+    /// Waits until everything below `upto` is on disk, together with whoever else waits for it.
+    fn flush(&self, upto: i64) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (done, waiting) = tokio::sync::oneshot::channel();
+        let home = self.home.load();
+        let flushed = Box::new(move |outcome| {
+            // Whoever waited may have gone: the flush is done all the same.
+            let _ = done.send(outcome);
+        });
+        home.directory.flush_then(&home.log, upto, flushed);
+        async move {
+            match waiting.await {
+                Ok(outcome) => outcome.map(|_| ()).map_err(Error::Storage),
+                Err(_) => Err(Error::ShuttingDown),
+            }
+        }
+    }
+
+    fn check_leader(&self, leadership: &Leadership) -> Result<(), Error> {
+        if leadership.leader == self.node_id {
+            return Ok(());
+        }
+        Err(Error::NotLeader {
+            leader: leadership.leader,
+            epoch: leadership.leader_epoch,
+        })
+    }
+
+    /// The watermark is the smallest log end of the in-sync replicas; without followers, ours.
+    fn advance(&self, leadership: &MutexGuard<'_, Leadership>) {
+        if leadership.isr == [self.node_id] {
+            self.high_watermark
+                .advance(self.home.load().log.end_offset());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Leadership> {
+        // Leadership is replaced whole, so a panic while it was held has not left half of one.
+        self.leadership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A registration with a partition's watermark; ends when dropped.
+#[derive(Debug)]
+pub struct Listening {
+    partition: Arc<Partition>,
+    waiter: Arc<Waiter>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.partition.high_watermark.forget(&self.waiter);
+    }
+}

@@ -1,0 +1,535 @@
+//! Owns everything, and knows the order of starting and stopping.
+//!
+//! ```text
+//! start   directories locked -> listeners bound -> controller -> registration -> logs opened -> served
+//! stop    nothing new accepted -> answers in flight -> controller -> logs closed, clean shutdown marked
+//! ```
+//!
+//! The listeners are bound early, so that a port that is taken is found out before anything is changed,
+//! and served last, so that nobody meets a broker without its partitions.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use replication::{
+    cluster::{ClusterImage, Endpoint, ResourceKind},
+    controller::{
+        Controller, ControllerConfig,
+        brokers::{Registration, SupportedFeature},
+        topics::{Defaults, NewTopic},
+    },
+    error::Refusal,
+    partition,
+    partitions::{Missing, Partitions},
+};
+use storage::{
+    directory::{self, Directory},
+    disk::{self, Disk},
+    properties::{self, Identity},
+};
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    task::JoinHandle,
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    api::error::Error,
+    clock,
+    config::{self, Compression, Config, TopicConfig},
+    features,
+    fetch_sessions::FetchSessions,
+    rules::Rules,
+    server::{Connections, Listener},
+    upkeep,
+};
+
+/// Partitions that all fetch sessions together may remember. A partition costs about 200 bytes.
+const SESSION_PARTITIONS_MAX: usize = 1_000_000;
+
+/// Open files of each log directory. Connections need descriptors too, and `ulimit -n` is 20,000 where
+/// somebody has thought of it.
+const FILES_MAX: usize = 4096;
+
+/// How long answers in flight are waited for when the broker stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// What handlers work with.
+pub struct Broker {
+    node_id: i32,
+    broker_epoch: i64,
+    /// As it was at the start, without dynamic changes.
+    fixed_config: Config,
+    config: Arc<ArcSwap<Config>>,
+    /// The dynamic part of `config`.
+    overrides: Mutex<Overrides>,
+    controller: Controller,
+    partitions: Arc<Partitions>,
+    fetch_sessions: Mutex<FetchSessions>,
+    /// What is left of the block of producer ids that the controller gave us: next and end.
+    producer_ids: AsyncMutex<std::ops::Range<i64>>,
+    connections: Arc<Connections>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Broker {
+    pub(crate) fn node_id(&self) -> i32 {
+        self.node_id
+    }
+
+    /// The configuration in force, dynamic changes included.
+    pub(crate) fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
+    /// What the cluster knows about itself.
+    pub(crate) fn image(&self) -> Arc<ClusterImage> {
+        self.controller.image()
+    }
+
+    pub(crate) fn partitions(&self) -> &Arc<Partitions> {
+        &self.partitions
+    }
+
+    pub(crate) fn partition(
+        &self,
+        topic: &str,
+        index: i32,
+    ) -> Result<Arc<partition::Partition>, Missing> {
+        self.partitions.partition(topic, index)
+    }
+
+    pub(crate) fn fetch_sessions(&self) -> &Mutex<FetchSessions> {
+        &self.fetch_sessions
+    }
+
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// An id no producer has had before.
+    pub(crate) async fn next_producer_id(&self) -> Result<i64, Error> {
+        let mut ids = self.producer_ids.lock().await;
+        if ids.is_empty() {
+            let block = self
+                .controller
+                .allocate_producer_ids(self.node_id, self.broker_epoch)
+                .await??;
+            *ids = block.first..block.first + block.count;
+        }
+        let id = ids.start;
+        ids.start += 1;
+        Ok(id)
+    }
+
+    /// Creates the topics a client has named, if that is allowed. Nobody waits for it.
+    pub(crate) fn create_missing(self: &Arc<Self>, names: Vec<String>) {
+        let config = self.config();
+        if !config.auto_create_topics_enable {
+            return;
+        }
+        let new = |name: String| NewTopic {
+            name,
+            partition_count: -1,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        };
+        let topics = names.into_iter().map(new).collect();
+        let broker = Arc::clone(self);
+        tokio::spawn(async move {
+            match broker.controller.create_topics(topics, false).await {
+                Ok(outcomes) => {
+                    for refusal in outcomes.into_iter().filter_map(Result::err) {
+                        // Two clients may ask for the same topic; that is no news.
+                        tracing::debug!(%refusal, "a topic was not created automatically");
+                    }
+                }
+                Err(err) => warn!(%err, "topics cannot be created automatically"),
+            }
+        });
+    }
+
+    /// Follows the cluster image: partitions first, then dynamic configuration.
+    pub(crate) fn apply(&self, image: &Arc<ClusterImage>) {
+        let overrides = Overrides::of(image, self.node_id);
+        let mut applied = self
+            .overrides
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *applied != overrides {
+            if let Some(config) = overrides.on(&self.fixed_config) {
+                self.config.store(Arc::new(config));
+                self.partitions.reconfigure();
+            }
+            *applied = overrides;
+        }
+        drop(applied);
+        self.partitions.apply(image, clock::now());
+    }
+
+    /// Completes when the broker begins to stop.
+    pub(crate) fn stopping(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let mut stopping = self.stopping.subscribe();
+        async move {
+            // An error means that the broker is gone, which is as good a reason.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+}
+
+/// What the cluster says about the configuration of all brokers, and of this one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Overrides {
+    all: BTreeMap<String, String>,
+    own: BTreeMap<String, String>,
+}
+
+impl Overrides {
+    fn of(image: &ClusterImage, node_id: i32) -> Self {
+        let of = |name: &str| {
+            let found = image.config(ResourceKind::Broker, name);
+            found
+                .map(|overrides| BTreeMap::clone(overrides))
+                .unwrap_or_default()
+        };
+        Self {
+            all: of(""),
+            own: of(&node_id.to_string()),
+        }
+    }
+
+    /// `None` where they cannot be, which only a later version could have let in: then the
+    /// configuration stays as it is.
+    fn on(&self, fixed: &Config) -> Option<Config> {
+        match fixed.with_dynamic(&self.all, &self.own) {
+            Ok(config) => Some(config),
+            Err(err) => {
+                error!(%err, "the dynamic configuration cannot be followed");
+                None
+            }
+        }
+    }
+}
+
+/// What partitions need of a topic's configuration.
+fn partition_config(config: TopicConfig) -> partition::Config {
+    partition::Config {
+        rules: replication::admission::Rules {
+            max_message_bytes: config.max_message_bytes,
+            max_decompressed_bytes: config.max_decompressed_message_bytes,
+            timestamp_type: config.message_timestamp_type,
+            timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+            compression: match config.compression_type {
+                Compression::Producer => None,
+                Compression::Codec(codec, level) => Some((codec, level)),
+            },
+            keys_required: config.log.compact,
+        },
+        min_insync_replicas: config.min_insync_replicas,
+        log: config.log,
+    }
+}
+
+/// Why the broker did not start. The text says what was tried and what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// A log directory cannot be used.
+    Directory(storage::error::Error),
+    Listen {
+        listener: config::Listener,
+        source: io::Error,
+    },
+    Controller(replication::error::Error),
+    /// The controller does not want this broker.
+    Refused(Refusal),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(err) => write!(f, "{err}"),
+            Self::Listen { listener, source } => write!(f, "cannot listen on {listener}: {source}"),
+            Self::Controller(err) => write!(f, "the controller does not start: {err}"),
+            Self::Refused(refusal) => {
+                write!(
+                    f,
+                    "the controller refuses to register this broker: {refusal}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<storage::error::Error> for StartError {
+    fn from(err: storage::error::Error) -> Self {
+        Self::Directory(err)
+    }
+}
+
+impl From<replication::error::Error> for StartError {
+    fn from(err: replication::error::Error) -> Self {
+        Self::Controller(err)
+    }
+}
+
+/// A broker that serves. Dropping it stops nothing: call [`Running::stop`].
+pub struct Running {
+    broker: Arc<Broker>,
+    addresses: BTreeMap<String, SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Starts a broker, and returns when it serves.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let now = clock::now();
+    let disk = disk::real();
+    let cluster_id = cluster_id(&*disk, &config)?;
+    let directories = open_directories(&disk, &config, &cluster_id, now)?;
+    let listeners = bind(&config).await?;
+    let addresses: BTreeMap<String, SocketAddr> = listeners
+        .iter()
+        .filter_map(|listener| Some((listener.name().to_owned(), listener.address().ok()?)))
+        .collect();
+
+    let shared_config = Arc::new(ArcSwap::from_pointee(config.clone()));
+    let controller = Controller::start(controller_config(
+        &config,
+        &cluster_id,
+        disk,
+        &directories,
+        Arc::clone(&shared_config),
+    ))
+    .await?;
+    let registered = controller.register_broker(Registration {
+        broker_id: config.node_id,
+        cluster_id,
+        incarnation_id: Uuid::new_v4(),
+        endpoints: endpoints(&config.advertised_listeners, &addresses),
+        features: features::supported()
+            .into_iter()
+            .map(|(name, (min, max))| SupportedFeature { name, min, max })
+            .collect(),
+        rack: config.broker_rack.clone(),
+        log_dirs: directories.iter().map(|directory| directory.id()).collect(),
+        previous_epoch: directories
+            .iter()
+            .find_map(|directory| directory.previous_broker_epoch())
+            .unwrap_or(-1),
+        ready: true,
+    });
+    let broker_epoch = registered.await?.map_err(StartError::Refused)?;
+
+    let config_of = {
+        let config = Arc::clone(&shared_config);
+        move |overrides: &BTreeMap<String, String>| partition_config(config.load().topic(overrides))
+    };
+    let partitions = Partitions::new(
+        config.node_id,
+        directories,
+        config.num_recovery_threads_per_data_dir,
+        Box::new(config_of),
+        now,
+    )?;
+    let broker = Arc::new(Broker {
+        node_id: config.node_id,
+        broker_epoch,
+        fetch_sessions: Mutex::new(FetchSessions::new(
+            config.max_incremental_fetch_session_cache_slots,
+            SESSION_PARTITIONS_MAX,
+        )),
+        connections: Arc::new(Connections::new(config.max_connections)),
+        config: shared_config,
+        fixed_config: config,
+        overrides: Mutex::default(),
+        controller,
+        partitions: Arc::new(partitions),
+        producer_ids: AsyncMutex::default(),
+        stopping: watch::Sender::new(false),
+    });
+
+    let mut tasks = upkeep::start(&broker).await;
+    for listener in listeners {
+        info!(listener = listener.name(), address = ?listener.address().ok(), "serving");
+        tasks.push(tokio::spawn(listener.serve(Arc::clone(&broker))));
+    }
+    info!("Transitioning from RECOVERY to RUNNING");
+    Ok(Running {
+        broker,
+        addresses,
+        tasks,
+    })
+}
+
+impl Running {
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Where a listener is bound.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        self.addresses.get(listener).copied()
+    }
+
+    /// Stops: what is in flight is answered, logs are closed, and the next start finds nothing to do.
+    pub async fn stop(self) {
+        info!("stopping");
+        let broker = self.broker;
+        broker.stopping.send_replace(true);
+        if tokio::time::timeout(DRAIN_MAX, broker.connections.gone())
+            .await
+            .is_err()
+        {
+            warn!(
+                connections = broker.connections.count(),
+                "clients are still connected after {} s: closing their connections",
+                DRAIN_MAX.as_secs()
+            );
+        }
+        for task in self.tasks {
+            // A task that has panicked has said so.
+            let _ = task.await;
+        }
+        broker.controller.shutdown().await;
+        let closing = Arc::clone(&broker);
+        let closed = tokio::task::spawn_blocking(move || {
+            for directory in closing.partitions.directories() {
+                if let Err(err) = directory.close(closing.broker_epoch) {
+                    error!(%err, "a log directory is not left clean: the next start will recover it");
+                }
+            }
+        });
+        let _ = closed.await;
+        info!("stopped");
+    }
+}
+
+/// The cluster this node belongs to: what its directories say, else what it was told, else a new one.
+fn cluster_id(disk: &dyn Disk, config: &Config) -> Result<String, StartError> {
+    for path in &config.log_dirs {
+        if let Some(id) = directory::cluster_id(disk, path)? {
+            return Ok(id);
+        }
+    }
+    let new = || properties::encode_uuid(Uuid::new_v4());
+    Ok(config.cluster_id.clone().unwrap_or_else(new))
+}
+
+/// Locks every log directory. One that cannot be used is left out while another works, as Kafka does,
+/// but not the one with the metadata log.
+fn open_directories(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    cluster_id: &str,
+    now: i64,
+) -> Result<Vec<Arc<Directory>>, StartError> {
+    let identity = Identity {
+        cluster_id: cluster_id.to_owned(),
+        node_id: config.node_id,
+    };
+    let open = |path: &Path| -> Result<Directory, storage::error::Error> {
+        directory::create(&**disk, path)?;
+        Directory::open(Arc::clone(disk), path, &identity, FILES_MAX, now)
+    };
+    let mut directories = Vec::new();
+    for path in &config.log_dirs {
+        match open(path) {
+            Ok(directory) => directories.push(Arc::new(directory)),
+            Err(err @ storage::error::Error::Io { .. }) if *path != config.metadata_log_dir => {
+                error!(%err, dir = %path.display(), "the log directory is offline");
+            }
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(directories)
+}
+
+async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let bound = Listener::bind(&listener.name, &listener.host, listener.port).await;
+        listeners.push(bound.map_err(|source| StartError::Listen {
+            listener: listener.clone(),
+            source,
+        })?);
+    }
+    Ok(listeners)
+}
+
+/// What clients are told, with the ports that were really bound.
+fn endpoints(
+    listeners: &[config::Listener],
+    addresses: &BTreeMap<String, SocketAddr>,
+) -> Vec<Endpoint> {
+    let endpoint = |listener: &config::Listener| Endpoint {
+        name: listener.name.clone(),
+        host: listener.host.clone(),
+        port: match listener.port {
+            0 => addresses.get(&listener.name).map_or(0, SocketAddr::port),
+            port => port,
+        },
+        security_protocol: listener.protocol.code(),
+    };
+    listeners.iter().map(endpoint).collect()
+}
+
+fn controller_config(
+    config: &Config,
+    cluster_id: &str,
+    disk: Arc<dyn Disk>,
+    directories: &[Arc<Directory>],
+    shared: Arc<ArcSwap<Config>>,
+) -> ControllerConfig {
+    let is_home = |directory: &&Arc<Directory>| directory.path() == config.metadata_log_dir;
+    let home = directories.iter().find(is_home).unwrap_or(&directories[0]);
+    let endpoints = endpoints(&config.controller_listeners, &BTreeMap::new());
+    let address = endpoints
+        .first()
+        .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port));
+    let voters = config
+        .controller_quorum_voters
+        .iter()
+        .map(|voter| (voter.id, format!("{}:{}", voter.host, voter.port)));
+    let mut voters: BTreeMap<i32, String> = voters.collect();
+    if voters.is_empty() {
+        // A node that was told of no quorum is one by itself.
+        voters.insert(config.node_id, address.unwrap_or_default());
+    }
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    ControllerConfig {
+        node_id: config.node_id,
+        voters,
+        cluster_id: cluster_id.to_owned(),
+        directory: Arc::clone(home),
+        disk,
+        log: config.metadata_log(),
+        retention_bytes: config.metadata_max_retention_bytes,
+        snapshot_bytes: config.metadata_log_max_record_bytes_between_snapshots,
+        snapshot_interval_ms: millis(config.metadata_log_max_snapshot_interval),
+        endpoints,
+        supported_features: features::supported(),
+        features: features::initial(),
+        defaults: Defaults {
+            partition_count: config.num_partitions,
+            replication_factor: config.default_replication_factor,
+        },
+        rules: Arc::new(Rules::new(shared)),
+    }
+}

@@ -1,0 +1,252 @@
+//! One connection: bytes in, requests in order, answers out in the same order.
+//!
+//! ```text
+//! socket -> inbox -> frame -> request -> dispatch -> outbox -> socket
+//!                                           |           ^
+//!                                           +-- waits --+      (a Produce whose replicas or disk are not done)
+//! ```
+//!
+//! Everything happens in one task, so an answer that is ready at once costs no wake-up and no lock.
+//! Requests are served one at a time, as Kafka's own broker does, with one difference: a Produce that
+//! waits for its replicas leaves its place in the outbox and lets the next request be served.
+//!
+//! A connection owns its buffer only while bytes are on their way: a silent one keeps no buffer.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use protocol::{frame, request, response::Encoded};
+use storage::log::Slice;
+use tokio::{
+    io::{AsyncWriteExt, Interest},
+    net::TcpStream,
+};
+use tracing::{debug, info};
+
+use super::{
+    Context,
+    dispatch::{self, Answer, Reply},
+    outbox::Outbox,
+};
+use crate::{broker::Broker, clock};
+
+/// Requests of one connection that may wait for replicas at the same time. Clients keep five in
+/// flight by default; the rest of this number is for those that were configured otherwise.
+const WAITING_MAX: usize = 64;
+
+/// The first read of a frame; a frame that turns out larger makes the buffer grow as it arrives.
+const READ_MIN: usize = 16 << 10;
+
+/// The largest single read. Larger ones save no system calls that matter and cost memory.
+const READ_MAX: usize = 1 << 20;
+
+/// How long an empty buffer outlives the request it was made for.
+const BUFFER_KEPT: Duration = Duration::from_secs(2);
+
+/// Why a connection ended before its client ended it.
+#[derive(Debug)]
+enum Fault {
+    /// The client sent what is not a request.
+    Protocol(String),
+    /// Nothing came or went for `connections.max.idle.ms`.
+    Idle,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Fault {
+    fn from(err: io::Error) -> Self {
+        Self::Io(err)
+    }
+}
+
+pub(super) struct Connection {
+    broker: Arc<Broker>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    listener: Arc<str>,
+    inbox: BytesMut,
+    outbox: Outbox,
+    idle_max: Duration,
+    frame_max: usize,
+}
+
+impl Connection {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        listener: Arc<str>,
+    ) -> Self {
+        let config = broker.config();
+        Self {
+            idle_max: config.connections_max_idle,
+            frame_max: config.socket_request_max_bytes,
+            broker,
+            socket,
+            peer,
+            listener,
+            inbox: BytesMut::new(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Serves the client until it leaves, misbehaves or falls silent. What ends a connection is
+    /// logged here, once, with the peer's address.
+    pub(super) async fn serve(mut self) {
+        match self.run().await {
+            Ok(()) => debug!(peer = %self.peer, "the client closed the connection"),
+            Err(Fault::Io(err)) => debug!(peer = %self.peer, %err, "the connection broke"),
+            Err(Fault::Idle) => info!(
+                peer = %self.peer,
+                "closing the connection: silent for {} ms (connections.max.idle.ms)",
+                self.idle_max.as_millis()
+            ),
+            Err(Fault::Protocol(reason)) => {
+                info!(peer = %self.peer, "closing the connection: {reason}");
+            }
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Fault> {
+        let idle = tokio::time::sleep(self.idle_max.min(BUFFER_KEPT));
+        let stopping = self.broker.stopping();
+        tokio::pin!(idle, stopping);
+        let mut active_at = Instant::now();
+        loop {
+            self.serve_buffered().await?;
+            tokio::select! {
+                biased;
+                reply = self.outbox.next() => self.write(reply).await?,
+                ready = self.socket.readable(), if self.outbox.len() < WAITING_MAX => {
+                    ready?;
+                    if !self.read()? {
+                        return Ok(());
+                    }
+                }
+                // What has been asked is answered, nothing more is read.
+                () = &mut stopping, if self.outbox.is_empty() => return Ok(()),
+                // The timer is not moved on every request: when it rings it looks how long it has
+                // really been and sets itself anew.
+                () = &mut idle => {
+                    let silent = active_at.elapsed();
+                    if self.idle_max <= silent {
+                        return Err(Fault::Idle);
+                    }
+                    let next = if silent < BUFFER_KEPT { BUFFER_KEPT } else {
+                        if self.inbox.is_empty() {
+                            self.inbox = BytesMut::new();
+                        }
+                        self.idle_max
+                    };
+                    idle.as_mut().reset((active_at + next.min(self.idle_max)).into());
+                    continue;
+                }
+            }
+            active_at = Instant::now();
+            if BUFFER_KEPT < idle.deadline().duration_since(active_at.into()) {
+                idle.as_mut()
+                    .reset((active_at + BUFFER_KEPT.min(self.idle_max)).into());
+            }
+        }
+    }
+
+    /// Reads what has arrived, up to the buffer's room. `false` when the client has closed.
+    fn read(&mut self) -> Result<bool, Fault> {
+        let missing = frame::wanted(&self.inbox);
+        // The buffer at most doubles: a length prefix is a claim, not a reservation.
+        let room = missing
+            .min(self.inbox.len().max(READ_MIN))
+            .clamp(READ_MIN, READ_MAX);
+        self.inbox.reserve(room);
+        match self.socket.try_read_buf(&mut self.inbox) {
+            Ok(0) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// Serves every whole request in the buffer.
+    async fn serve_buffered(&mut self) -> Result<(), Fault> {
+        while self.outbox.len() < WAITING_MAX {
+            let next = frame::next(&mut self.inbox, self.frame_max)
+                .map_err(|err| Fault::Protocol(err.to_string()))?;
+            let Some(frame) = next else { break };
+            self.serve_frame(frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve_frame(&mut self, frame: bytes::Bytes) -> Result<(), Fault> {
+        let request = request::decode(frame).map_err(|err| Fault::Protocol(err.to_string()))?;
+        let ctx = Context {
+            received_at: Instant::now(),
+            now: clock::now(),
+            version: request.header.version,
+            client_id: request.header.client_id.clone(),
+            peer: self.peer,
+            listener: Arc::clone(&self.listener),
+        };
+        match dispatch::dispatch(&self.broker, ctx, request) {
+            Answer::Ready(reply) if self.outbox.is_empty() => self.write(reply).await?,
+            Answer::Ready(reply) => self.outbox.push(reply),
+            Answer::InOrder(pending) => {
+                // The next request may not be looked at before this one is done, but answers that
+                // were waiting before it may leave meanwhile.
+                self.outbox.push_pending(pending);
+                while !self.outbox.is_empty() {
+                    let reply = self.outbox.next().await;
+                    self.write(reply).await?;
+                }
+            }
+            Answer::Later(pending) => self.outbox.push_pending(pending),
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, reply: Reply) -> Result<(), Fault> {
+        // A client that does not read its answers is as silent as one that does not ask.
+        let written = match reply {
+            Reply::None => return Ok(()),
+            Reply::Close(reason) => return Err(Fault::Protocol(reason)),
+            Reply::Bytes(bytes) => {
+                tokio::time::timeout(self.idle_max, self.socket.write_all(&bytes)).await
+            }
+            Reply::Files(encoded, slices) => {
+                let files = write_files(&mut self.socket, encoded, &slices);
+                tokio::time::timeout(self.idle_max, files).await
+            }
+        };
+        written.map_err(|_| Fault::Idle)??;
+        Ok(())
+    }
+}
+
+/// Writes an answer whose holes are filled from files.
+async fn write_files(socket: &mut TcpStream, encoded: Encoded, slices: &[Slice]) -> io::Result<()> {
+    let mut written = 0;
+    for hole in &encoded.holes {
+        socket.write_all(&encoded.head[written..hole.at]).await?;
+        written = hole.at;
+        let slice = &slices[hole.index];
+        let mut sent = 0;
+        while sent < hole.size {
+            let n = socket
+                .async_io(Interest::WRITABLE, || slice.send(socket.as_fd(), sent))
+                .await?;
+            if n == 0 {
+                // The file is shorter than it was when the answer was made: it was truncated. The
+                // client has a frame it can only give up on.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            sent += n;
+        }
+    }
+    socket.write_all(&encoded.head[written..]).await
+}

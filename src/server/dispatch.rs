@@ -1,0 +1,112 @@
+//! Which handler answers which request: the one table.
+//!
+//! Decoding, versions, encoding and ordering are done around the handlers; a handler takes a typed
+//! body and returns one. A key that is not here is not in `protocol::versions` either, and so never
+//! arrives.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    FetchRequest, ProduceRequest, RequestKind as Req, ResponseKind as Res,
+};
+use protocol::{
+    request::{Header, Request},
+    response::{self, Encoded},
+};
+use storage::log::Slice;
+
+use super::{Context, outbox::Pending};
+use crate::{
+    api::{
+        self,
+        fetch::{self, Fetched},
+        produce::{self, Outcome, Produced},
+    },
+    broker::Broker,
+};
+
+/// What goes to the socket.
+pub(crate) enum Reply {
+    /// Nothing: a Produce with `acks=0`.
+    None,
+    Bytes(Bytes),
+    /// An answer with holes, each filled from one of the slices.
+    Files(Encoded, Vec<Slice>),
+    /// No answer: the connection ends, for this reason.
+    Close(String),
+}
+
+/// How a request is answered.
+pub(crate) enum Answer {
+    Ready(Reply),
+    /// Not ready, and the connection serves nothing else before it is.
+    InOrder(Pending),
+    /// Not ready, but what had to happen in order has happened: the next request may be served.
+    Later(Pending),
+}
+
+pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> Answer {
+    let Request { header, body } = request;
+    match body {
+        Req::Produce(req) => produced(broker, &ctx, header, req),
+        Req::Fetch(req) => fetched(broker, &ctx, header, req),
+        body => {
+            let broker = Arc::clone(broker);
+            Answer::InOrder(Box::pin(async move {
+                match others(&broker, &ctx, body).await {
+                    Some(body) => encode(&header, &body),
+                    None => Reply::Close(format!("{:?} has no handler", header.api_key)),
+                }
+            }))
+        }
+    }
+}
+
+fn produced(broker: &Arc<Broker>, ctx: &Context, header: Header, req: ProduceRequest) -> Answer {
+    match produce::append(broker, ctx, req) {
+        Produced::Done(outcome) => match outcome {
+            Outcome::Answer(response) => Answer::Ready(encode(&header, &Res::Produce(response))),
+            Outcome::Silence => Answer::Ready(Reply::None),
+            Outcome::Close(reason) => Answer::Ready(Reply::Close(reason)),
+        },
+        Produced::Waiting(waiting) => Answer::Later(Box::pin(async move {
+            encode(&header, &Res::Produce(waiting.answer().await))
+        })),
+    }
+}
+
+fn fetched(broker: &Arc<Broker>, ctx: &Context, header: Header, req: FetchRequest) -> Answer {
+    match fetch::start(broker, ctx, req) {
+        Fetched::Ready(answer) => Answer::Ready(encode_files(&header, answer)),
+        Fetched::Waiting(waiting) => Answer::InOrder(Box::pin(async move {
+            encode_files(&header, waiting.wait().await)
+        })),
+    }
+}
+
+fn encode(header: &Header, body: &Res) -> Reply {
+    match response::encode(header, body) {
+        Ok(bytes) => Reply::Bytes(bytes),
+        Err(err) => Reply::Close(format!("cannot encode the answer: {err}")),
+    }
+}
+
+fn encode_files(header: &Header, answer: fetch::Answer) -> Reply {
+    match response::encode_fetch(header, &answer.response) {
+        Ok(encoded) => Reply::Files(encoded, answer.slices),
+        Err(err) => Reply::Close(format!("cannot encode the answer: {err}")),
+    }
+}
+
+/// Every request but Produce and Fetch, one line each.
+async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
+    use api::*;
+    Some(match body {
+        Req::ListOffsets(req) => Res::ListOffsets(list_offsets::handle(broker, ctx, req).await),
+        Req::Metadata(req) => Res::Metadata(metadata::handle(broker, ctx, req)),
+        Req::CreateTopics(req) => Res::CreateTopics(create_topics::handle(broker, ctx, req).await),
+        Req::ApiVersions(req) => Res::ApiVersions(api_versions::handle(broker, ctx, req)),
+        _ => return None,
+    })
+}

@@ -1,0 +1,225 @@
+//! Accepting connections, within `max.connections` and `max.connections.per.ip`.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+use tracing::{info, warn};
+
+use super::connection::Connection;
+use crate::broker::Broker;
+
+/// Connections that may wait to be accepted (`socket.listen.backlog.size`'s default is 50, too few
+/// for a thousand clients that come back after a restart).
+const BACKLOG: i32 = 1024;
+
+/// How long to wait after the system had no descriptor or memory for a connection.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// A bound socket of one named listener.
+#[derive(Debug)]
+pub struct Listener {
+    name: Arc<str>,
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Binds to the first address `host:port` stands for. An empty host is every address, IPv6 ones
+    /// included where the system has them.
+    pub(crate) async fn bind(name: &str, host: &str, port: u16) -> io::Result<Self> {
+        let addresses: Vec<SocketAddr> = match host {
+            "" => vec![
+                (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
+                (std::net::Ipv4Addr::UNSPECIFIED, port).into(),
+            ],
+            host => tokio::net::lookup_host((host, port)).await?.collect(),
+        };
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+        for address in addresses {
+            match bind(address) {
+                Ok(socket) => {
+                    return Ok(Self {
+                        name: name.into(),
+                        socket,
+                    });
+                }
+                Err(err) => failed = err,
+            }
+        }
+        Err(failed)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until the broker stops.
+    pub(crate) async fn serve(self, broker: Arc<Broker>) {
+        let stopping = broker.stopping();
+        tokio::pin!(stopping);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = &mut stopping => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.accept(&broker, socket, peer),
+                Err(err) => {
+                    // Out of descriptors, usually: there is nothing to do but to wait for some.
+                    warn!(listener = &*self.name, %err, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn accept(&self, broker: &Arc<Broker>, socket: TcpStream, peer: SocketAddr) {
+        let Some(seat) = broker
+            .connections()
+            .sit_down(peer.ip(), broker.config().max_connections_from(&peer.ip()))
+        else {
+            info!(%peer, "refusing a connection: max.connections or max.connections.per.ip is reached");
+            return;
+        };
+        // Answers are written whole; waiting for more to send would only delay them.
+        if let Err(err) = socket.set_nodelay(true) {
+            warn!(%peer, %err, "cannot set TCP_NODELAY");
+        }
+        let connection = Connection::new(Arc::clone(broker), socket, peer, Arc::clone(&self.name));
+        tokio::spawn(async move {
+            connection.serve().await;
+            drop(seat);
+        });
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted broker must get its port back while old connections are still being closed.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Who is connected, counted.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    max: usize,
+    seats: Mutex<Seats>,
+    /// Woken when the last connection has ended.
+    empty: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    taken: usize,
+    by_ip: HashMap<IpAddr, usize>,
+}
+
+/// One connection's place; free again when dropped.
+pub(crate) struct Seat {
+    connections: Arc<Connections>,
+    ip: IpAddr,
+}
+
+impl Connections {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            seats: Mutex::default(),
+            empty: Notify::new(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.seats().taken
+    }
+
+    /// Returns when nobody is connected any more.
+    pub(crate) async fn gone(&self) {
+        loop {
+            let empty = self.empty.notified();
+            if self.count() == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    pub(super) fn sit_down(self: &Arc<Self>, ip: IpAddr, max_from_ip: usize) -> Option<Seat> {
+        let mut seats = self.seats();
+        let from_ip = seats.by_ip.get(&ip).copied().unwrap_or(0);
+        if self.max <= seats.taken || max_from_ip <= from_ip {
+            return None;
+        }
+        seats.taken += 1;
+        seats.by_ip.insert(ip, from_ip + 1);
+        Some(Seat {
+            connections: Arc::clone(self),
+            ip,
+        })
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.connections.seats();
+        seats.taken -= 1;
+        if seats.taken == 0 {
+            self.connections.empty.notify_waiters();
+        }
+        if let Some(count) = seats.by_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                seats.by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_free_again_when_its_connection_ends() {
+        let connections = Arc::new(Connections::new(3));
+        let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let first = connections.sit_down(here, 2).expect("the first of two");
+        let _second = connections.sit_down(here, 2).expect("the second of two");
+        assert!(
+            connections.sit_down(here, 2).is_none(),
+            "two from one address are enough"
+        );
+        let _third = connections.sit_down(there, 2).expect("another address");
+        assert!(connections.sit_down(there, 2).is_none(), "three are enough");
+        drop(first);
+        assert!(connections.sit_down(here, 2).is_some());
+    }
+}

@@ -1,0 +1,10 @@
+//! Sockets: who may connect, what a connection does, and which handler answers which request.
+
+mod connection;
+mod context;
+mod dispatch;
+mod listener;
+mod outbox;
+
+pub(crate) use context::Context;
+pub(crate) use listener::{Connections, Listener};

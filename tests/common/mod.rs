@@ -1,0 +1,275 @@
+//! Brokers in this process, on port 0 and in temporary directories, and a client that sends exactly
+//! the bytes a test wants.
+
+#![allow(dead_code, reason = "each test uses its part of this")]
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{
+        ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse,
+        ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+        create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        fetch_request::{FetchPartition, FetchTopic},
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
+};
+use protocol::batch::Builder;
+use sordini::{Config, Running};
+use tempfile::TempDir;
+
+/// A broker on a port of the system's choice. Stops when dropped.
+pub struct TestBroker {
+    pub running: Option<Running>,
+    pub address: SocketAddr,
+    pub dir: TempDir,
+    pub runtime: tokio::runtime::Runtime,
+}
+
+impl TestBroker {
+    pub fn start() -> TestBroker {
+        Self::start_with(&[])
+    }
+
+    /// Starts with more properties than a test's broker has anyway.
+    pub fn start_with(properties: &[(&str, &str)]) -> TestBroker {
+        Self::start_in(
+            tempfile::tempdir().expect("a temporary directory"),
+            properties,
+        )
+    }
+
+    pub fn start_in(dir: TempDir, properties: &[(&str, &str)]) -> TestBroker {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let log_dir = dir.path().join("data").display().to_string();
+        let mut all = vec![
+            ("log.dirs", &*log_dir),
+            ("listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("sordini.metrics.listener", ""),
+        ];
+        all.extend_from_slice(properties);
+        let config = Config::single_node(&all).expect("a valid configuration");
+        let running = runtime
+            .block_on(sordini::start(config))
+            .expect("the broker starts");
+        let address = running.address("PLAINTEXT").expect("the listener is bound");
+        TestBroker {
+            running: Some(running),
+            address,
+            dir,
+            runtime,
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Stops in an orderly way and starts again on the same data.
+    pub fn restart(mut self, properties: &[(&str, &str)]) -> TestBroker {
+        self.stop();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a directory"));
+        Self::start_in(dir, properties)
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.runtime.block_on(running.stop());
+        }
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// One connection, one request at a time.
+pub struct Client {
+    socket: TcpStream,
+    correlation_id: i32,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let socket = TcpStream::connect(address).expect("the broker listens");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a socket option");
+        socket.set_nodelay(true).expect("a socket option");
+        Client {
+            socket,
+            correlation_id: 0,
+        }
+    }
+
+    /// Sends a request and decodes its answer.
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+        self.send(version, request);
+        self.receive::<R>(version)
+    }
+
+    pub fn send<R: Request>(&mut self, version: i16, request: &R) {
+        self.correlation_id += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation_id)
+            .with_client_id(Some(StrBytes::from_static_str("test")));
+        let mut body = BytesMut::new();
+        header
+            .encode(&mut body, R::header_version(version))
+            .expect("a header encodes");
+        request
+            .encode(&mut body, version)
+            .expect("the request encodes");
+        self.send_frame(&body);
+    }
+
+    pub fn send_frame(&mut self, frame: &[u8]) {
+        let size = u32::try_from(frame.len()).expect("a small frame");
+        let bytes = [&size.to_be_bytes(), frame].concat();
+        self.socket.write_all(&bytes).expect("the broker reads");
+    }
+
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
+    pub fn receive<R: Request>(&mut self, version: i16) -> R::Response {
+        let mut frame = self.receive_frame().expect("the broker answers");
+        let version_of_header = R::Response::header_version(version);
+        ResponseHeader::decode(&mut frame, version_of_header).expect("a response header");
+        let response = R::Response::decode(&mut frame, version).expect("the response decodes");
+        assert!(
+            frame.is_empty(),
+            "{} bytes follow the response",
+            frame.len()
+        );
+        response
+    }
+
+    pub fn receive_frame(&mut self) -> io::Result<Bytes> {
+        let mut size = [0; 4];
+        self.socket.read_exact(&mut size)?;
+        let mut frame = vec![0; u32::from_be_bytes(size) as usize];
+        self.socket.read_exact(&mut frame)?;
+        Ok(frame.into())
+    }
+
+    /// Waits for the broker to close the connection; `false` if it says something instead.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.socket.read(&mut [0]), Ok(0) | Err(_))
+    }
+
+    pub fn create_topic(&mut self, name: &str, partitions: i32) {
+        self.create_topic_with(name, partitions, &[]);
+    }
+
+    pub fn create_topic_with(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let config = |(name, value): &(&str, &str)| {
+            CreatableTopicConfig::default()
+                .with_name((*name).to_owned().into())
+                .with_value(Some((*value).to_owned().into()))
+        };
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1)
+            .with_configs(configs.iter().map(config).collect());
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(10_000);
+        let response: CreateTopicsResponse = self.call(7, &request);
+        let topic = &response.topics[0];
+        assert_eq!(
+            (topic.error_code, &topic.error_message),
+            (0, &None),
+            "{name} is created"
+        );
+    }
+
+    /// Produces one batch to a partition with `acks=all`.
+    pub fn produce(&mut self, topic: &str, index: i32, records: Bytes) -> ProduceResponse {
+        self.call(9, &produce_request(topic, index, records))
+    }
+
+    /// Fetches from one partition without a session, waiting up to 10 s for the first byte.
+    pub fn fetch(&mut self, topic: &str, index: i32, offset: i64) -> FetchResponse {
+        self.call(12, &fetch_request(topic, index, offset))
+    }
+}
+
+pub fn topic_name(name: &str) -> TopicName {
+    TopicName(name.to_owned().into())
+}
+
+pub fn produce_request(topic: &str, index: i32, records: Bytes) -> ProduceRequest {
+    let data = PartitionProduceData::default()
+        .with_index(index)
+        .with_records(Some(records));
+    let topic = TopicProduceData::default()
+        .with_name(topic_name(topic))
+        .with_partition_data(vec![data]);
+    ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![topic])
+}
+
+pub fn fetch_request(topic: &str, index: i32, offset: i64) -> FetchRequest {
+    let partition = FetchPartition::default()
+        .with_partition(index)
+        .with_fetch_offset(offset)
+        .with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default()
+        .with_topic(topic_name(topic))
+        .with_partitions(vec![partition]);
+    FetchRequest::default()
+        .with_max_wait_ms(10_000)
+        .with_min_bytes(1)
+        .with_max_bytes(50 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+/// A batch of records with these values, all of the same time.
+pub fn batch(values: &[&str]) -> Bytes {
+    let mut builder = Builder::new();
+    for value in values {
+        builder.push(1_700_000_000_000, None, Some(value.as_bytes()), &[]);
+    }
+    builder
+        .build()
+        .expect("records make a batch")
+        .bytes()
+        .clone()
+}
+
+/// The values of all records in a fetch answer, with their offsets.
+pub fn values(records: Bytes) -> Vec<(i64, String)> {
+    let batches = protocol::batch::Batch::split(records).expect("whole batches");
+    let records = batches
+        .iter()
+        .flat_map(|batch| batch.records(1 << 20).expect("records"));
+    records
+        .map(|record| record.expect("a record"))
+        .map(|record| {
+            let value = record.value.unwrap_or_default();
+            (record.offset, String::from_utf8_lossy(&value).into_owned())
+        })
+        .collect()
+}
+
+pub const API_VERSIONS: ApiKey = ApiKey::ApiVersions;

@@ -1,0 +1,180 @@
+//! Bad input: the connection that sent it is closed, and nothing else notices.
+
+mod common;
+
+use common::{Client, TestBroker};
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+
+fn assert_serves(broker: &TestBroker) {
+    let answer: ApiVersionsResponse = broker.client().call(0, &ApiVersionsRequest::default());
+    assert_eq!(answer.error_code, 0);
+    assert!(answer.api_keys.len() > 10);
+}
+
+/// Sends bytes and demands that the broker closes this connection and serves others.
+fn check(broker: &TestBroker, what: &str, bytes: &[u8]) {
+    let mut client = broker.client();
+    client.send_raw(bytes).expect("the broker reads");
+    assert!(client.is_closed(), "{what}");
+    assert_serves(broker);
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(body.len()).expect("small");
+    [&size.to_be_bytes(), body].concat()
+}
+
+/// A request header of the old form, without a client id.
+fn header(key: i16, version: i16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(key.to_be_bytes());
+    bytes.extend(version.to_be_bytes());
+    bytes.extend(1i32.to_be_bytes());
+    bytes.extend((-1i16).to_be_bytes());
+    bytes
+}
+
+#[test]
+fn what_is_not_a_request_closes_its_connection() {
+    let broker = TestBroker::start();
+    for size in 0..8 {
+        check(
+            &broker,
+            "a frame without room for a header",
+            &frame(&vec![0; size]),
+        );
+    }
+    check(&broker, "a negative frame size", &(-1i32).to_be_bytes());
+    check(&broker, "a frame of 2 GiB", &i32::MAX.to_be_bytes());
+    check(
+        &broker,
+        "one byte more than socket.request.max.bytes",
+        &104_857_601i32.to_be_bytes(),
+    );
+    check(&broker, "an unknown API key", &frame(&header(999, 0)));
+    check(&broker, "a negative API key", &frame(&header(-1, 0)));
+    check(&broker, "an API of brokers only", &frame(&header(4, 0)));
+    check(&broker, "a version that never was", &frame(&header(3, 99)));
+    check(
+        &broker,
+        "an advertised version that is not served",
+        &frame(&header(0, 0)),
+    );
+    check(
+        &broker,
+        "a request that ends early",
+        &frame(&[header(3, 1), vec![0, 0]].concat()),
+    );
+    check(
+        &broker,
+        "text",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    check(
+        &broker,
+        "a TLS hello",
+        &[&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 600]].concat(),
+    );
+}
+
+#[test]
+fn an_array_that_claims_more_than_the_frame_holds_costs_no_memory() {
+    let broker = TestBroker::start();
+    let before = resident_bytes();
+    for _ in 0..400 {
+        // Metadata v1: the count of its topics, and nothing after it.
+        let body = [header(3, 1), 0x7fff_ffffi32.to_be_bytes().to_vec()].concat();
+        let mut client = broker.client();
+        client.send_raw(&frame(&body)).expect("the broker reads");
+        assert!(client.is_closed());
+    }
+    assert_serves(&broker);
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "400 such frames cost {grown} bytes");
+}
+
+#[test]
+fn a_frame_that_was_only_announced_reserves_nothing() {
+    let broker = TestBroker::start();
+    let before = resident_bytes();
+    let clients: Vec<Client> = (0..100)
+        .map(|_| {
+            let mut client = broker.client();
+            client
+                .send_raw(&100_000_000i32.to_be_bytes())
+                .expect("the broker reads");
+            client
+        })
+        .collect();
+    assert_serves(&broker);
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(
+        grown < 64 << 20,
+        "100 announcements of 100 MB cost {grown} bytes"
+    );
+    drop(clients);
+}
+
+#[test]
+fn a_version_of_api_versions_from_the_future_is_told_what_there_is() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.send_frame(&header(18, 99));
+    let answer = client.receive_frame().expect("an answer");
+    // Correlation id 1, UNSUPPORTED_VERSION, and the range of this one key.
+    assert_eq!(&answer[..12], [0, 0, 0, 1, 0, 35, 0, 0, 0, 1, 0, 18]);
+    client.send_frame(&header(18, 0));
+    assert!(client.receive_frame().is_ok(), "the connection lives on");
+}
+
+#[test]
+fn random_bytes_never_do_more_than_close_a_connection() {
+    let broker = TestBroker::start();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..300 {
+        let keys = [0, 1, 2, 3, 18, 19, 20, 32, 44];
+        let pick = usize::try_from(random() % keys.len() as u64).expect("small");
+        let version = i16::try_from(random() % 14).expect("small");
+        let mut body = header(keys[pick], version);
+        body.extend((0..random() % 64).map(|_| random().to_be_bytes()[0]));
+        let mut client = broker.client();
+        client.send_raw(&frame(&body)).expect("the broker reads");
+    }
+    assert_serves(&broker);
+}
+
+#[test]
+fn a_silent_client_is_cut_off() {
+    let broker = TestBroker::start_with(&[("connections.max.idle.ms", "300")]);
+    let mut client = broker.client();
+    assert!(client.is_closed());
+    assert_serves(&broker);
+}
+
+#[test]
+fn no_more_connections_from_one_address_than_allowed() {
+    let broker = TestBroker::start_with(&[("max.connections.per.ip", "2")]);
+    let mut first = broker.client();
+    let mut second = broker.client();
+    let _: ApiVersionsResponse = first.call(0, &ApiVersionsRequest::default());
+    let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
+    assert!(broker.client().is_closed(), "a third connection");
+    let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
+}
+
+/// Memory of this process (the brokers run in it) as the kernel counts it.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    pages * 4096
+}
