@@ -1,7 +1,7 @@
 //! What the broker counts, and how Prometheus reads it.
 //!
-//! - Whoever counts holds a handle, resolved once: the entry of its API, topic or listener. Counting is an
-//!   addition to an atomic, and nothing is looked up by name.
+//! - Counting is an addition to an atomic: of an API, found by its number; of a listener, whose counters its
+//!   connections hold; of a topic, found by its name.
 //! - What can be asked for is not counted: gauges of partitions and of the controller are read when Prometheus
 //!   asks, by whoever registered with [`Metrics::on_scrape`].
 //! - [`list`] has every metric's name, unit and meaning.
@@ -10,6 +10,7 @@
 //! latter's recorder is not used. It keeps every sample of a histogram until somebody scrapes, and every label
 //! ever seen for good, where a broker serves 100,000 requests a second and topics come and go.
 
+pub(crate) mod codes;
 mod endpoint;
 mod histogram;
 pub mod list;
@@ -17,10 +18,10 @@ mod process;
 
 use std::{
     array,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -56,7 +57,7 @@ const QUANTILES: [(f64, &str); 6] = [
 pub struct Metrics {
     /// By API key. An API nobody asks for costs a word.
     apis: [OnceLock<Box<Api>>; API_COUNT],
-    topics: Arc<Mutex<Topics>>,
+    topics: RwLock<Topics>,
     listeners: Mutex<BTreeMap<String, Arc<Listener>>>,
     /// How long forcing a log to disk took, in microseconds.
     pub log_flush_time: Histogram,
@@ -113,14 +114,6 @@ impl Api {
     }
 }
 
-/// One topic's records, for its partitions to hold. Dropped with the last of them, it is no longer shown, and still
-/// counts in the sum over all topics.
-pub struct Topic {
-    name: String,
-    counts: Counts,
-    topics: Weak<Mutex<Topics>>,
-}
-
 /// What is counted for each topic.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -134,49 +127,20 @@ pub struct Counts {
     pub fetch_failures: AtomicU64,
 }
 
+/// What topics have counted, also those that are gone: a sum over all of them must not shrink.
 #[derive(Default)]
 struct Topics {
-    live: BTreeMap<String, Weak<Topic>>,
-    /// What topics counted that are gone.
+    live: HashMap<String, Counts>,
     gone: Counts,
 }
 
-impl Topic {
+impl Counts {
     /// Records were appended for a producer.
     pub fn appended(&self, records: usize, bytes: usize) {
-        self.counts.messages_in.fetch_add(records as u64, Relaxed);
-        self.counts.bytes_in.fetch_add(bytes as u64, Relaxed);
+        self.messages_in.fetch_add(records as u64, Relaxed);
+        self.bytes_in.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Records were sent to a consumer.
-    pub fn sent(&self, bytes: usize) {
-        self.counts.bytes_out.fetch_add(bytes as u64, Relaxed);
-    }
-
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-}
-
-impl Drop for Topic {
-    fn drop(&mut self) {
-        let Some(topics) = self.topics.upgrade() else {
-            return;
-        };
-        let mut topics = lock(&topics);
-        topics.gone.add(&self.counts);
-        // A topic of this name may have come back in the meantime.
-        if topics
-            .live
-            .get(&self.name)
-            .is_some_and(|topic| topic.strong_count() == 0)
-        {
-            topics.live.remove(&self.name);
-        }
-    }
-}
-
-impl Counts {
     fn add(&self, other: &Counts) {
         for ((_, to), (_, from)) in self.rows().into_iter().zip(other.rows()) {
             to.fetch_add(from.load(Relaxed), Relaxed);
@@ -212,7 +176,7 @@ impl Default for Metrics {
     fn default() -> Metrics {
         Metrics {
             apis: array::from_fn(|_| OnceLock::new()),
-            topics: Arc::default(),
+            topics: RwLock::default(),
             listeners: Mutex::default(),
             log_flush_time: Histogram::default(),
             gauges: Mutex::default(),
@@ -232,19 +196,29 @@ impl Metrics {
         Some(place.get_or_init(|| Box::new(Api::new(key))))
     }
 
-    /// The counters of a topic, the same ones while anybody holds them.
-    pub fn topic(&self, name: &str) -> Arc<Topic> {
-        let mut topics = lock(&self.topics);
-        if let Some(topic) = topics.live.get(name).and_then(Weak::upgrade) {
-            return topic;
+    /// Counts for a topic that exists. The one look-up by name there is: the layer that has an object for each
+    /// topic knows no metrics.
+    pub fn count(&self, topic: &str, count: impl FnOnce(&Counts)) {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counts) = topics.live.get(topic) {
+            return count(counts);
         }
-        let topic = Arc::new(Topic {
-            name: name.to_owned(),
-            counts: Counts::default(),
-            topics: Arc::downgrade(&self.topics),
+        drop(topics);
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        count(topics.live.entry(topic.to_owned()).or_default());
+    }
+
+    /// Forgets topics that exist no longer; what they counted stays in the sum over all.
+    pub fn retain_topics(&self, exists: impl Fn(&str) -> bool) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let Topics { live, gone } = &mut *topics;
+        live.retain(|name, counts| {
+            let keep = exists(name);
+            if !keep {
+                gone.add(counts);
+            }
+            keep
         });
-        topics.live.insert(name.to_owned(), Arc::downgrade(&topic));
-        topic
     }
 
     /// The counters of a listener, by its name.
@@ -273,6 +247,10 @@ impl Metrics {
             windows: &mut scraper.windows,
             turn,
         };
+        // First, because it is then that topics that are gone are forgotten.
+        for gauges in lock(&self.gauges).iter() {
+            gauges(&mut scrape);
+        }
         self.scrape_topics(&mut scrape);
         for api in self.apis.iter().filter_map(OnceLock::get) {
             api.scrape(&mut scrape);
@@ -282,35 +260,17 @@ impl Metrics {
             listener.scrape(&mut scrape, name);
         }
         process::scrape(&mut scrape);
-        for gauges in lock(&self.gauges).iter() {
-            gauges(&mut scrape);
-        }
         scrape.finish()
     }
 
     fn scrape_topics(&self, to: &mut Scrape<'_>) {
-        // Handles are taken out first: one that is the last of its topic locks when it goes.
-        let (topics, all) = {
-            let topics = lock(&self.topics);
-            let all = Counts::default();
-            all.add(&topics.gone);
-            (
-                topics
-                    .live
-                    .values()
-                    .filter_map(Weak::upgrade)
-                    .collect::<Vec<_>>(),
-                all,
-            )
-        };
-        for topic in &topics {
-            all.add(&topic.counts);
-            for (metric, count) in topic.counts.rows() {
-                to.counter(
-                    metric,
-                    &[("topic", &topic.name)],
-                    count.load(Relaxed) as f64,
-                );
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let all = Counts::default();
+        all.add(&topics.gone);
+        for (topic, counts) in &topics.live {
+            all.add(counts);
+            for (metric, count) in counts.rows() {
+                to.counter(metric, &[("topic", topic)], count.load(Relaxed) as f64);
             }
         }
         for (metric, count) in all.rows() {
@@ -536,11 +496,9 @@ mod tests {
     #[test]
     fn a_topic_counts_by_itself_and_in_the_sum_and_there_also_when_it_is_gone() {
         let metrics = Metrics::default();
-        let orders = metrics.topic("orders");
-        orders.appended(2, 100);
-        metrics.topic("orders").appended(1, 50);
-        let pays = metrics.topic("pays");
-        pays.appended(1, 7);
+        metrics.count("orders", |counts| counts.appended(2, 100));
+        metrics.count("orders", |counts| counts.appended(1, 50));
+        metrics.count("pays", |counts| counts.appended(1, 7));
         shows(
             &metrics,
             "kafka_server_brokertopicmetrics_bytesin_total{topic=\"orders\"} 150",
@@ -549,22 +507,13 @@ mod tests {
             &metrics,
             "kafka_server_brokertopicmetrics_messagesin_total{topic=\"orders\"} 3",
         );
-        shows(
-            &metrics,
-            "kafka_server_brokertopicmetrics_bytesin_total 157",
-        );
-        drop(pays);
+        shows(&metrics, "kafka_server_brokertopicmetrics_bytesin_total 157");
+        metrics.retain_topics(|topic| topic == "orders");
         let text = metrics.render();
         assert!(!text.contains("pays"), "{text}");
-        shows(
-            &metrics,
-            "kafka_server_brokertopicmetrics_bytesin_total 157",
-        );
-        metrics.topic("pays").appended(1, 1);
-        shows(
-            &metrics,
-            "kafka_server_brokertopicmetrics_bytesin_total 158",
-        );
+        shows(&metrics, "kafka_server_brokertopicmetrics_bytesin_total 157");
+        metrics.count("pays", |counts| counts.appended(1, 1));
+        shows(&metrics, "kafka_server_brokertopicmetrics_bytesin_total 158");
     }
 
     #[test]

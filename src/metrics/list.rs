@@ -65,13 +65,13 @@ metrics! {
     MESSAGES_IN = "kafka_server_brokertopicmetrics_messagesin_total", Counter, Count;
         "Records appended for producers.";
     PRODUCE_REQUESTS = "kafka_server_brokertopicmetrics_totalproducerequests_total", Counter, Count;
-        "Partitions asked for in Produce requests.";
+        "Partitions in Produce requests.";
     PRODUCE_FAILURES = "kafka_server_brokertopicmetrics_failedproducerequests_total", Counter, Count;
-        "Partitions of Produce requests that were answered with an error.";
+        "Those of them that were answered with an error.";
     FETCH_REQUESTS = "kafka_server_brokertopicmetrics_totalfetchrequests_total", Counter, Count;
-        "Partitions asked for in Fetch requests.";
+        "Partitions in answers to Fetch requests.";
     FETCH_FAILURES = "kafka_server_brokertopicmetrics_failedfetchrequests_total", Counter, Count;
-        "Partitions of Fetch requests that were answered with an error.";
+        "Those of them that carried an error.";
 
     REQUESTS = "kafka_network_requestmetrics_requests_total", Counter, Count;
         "Requests answered, by API and version.";

@@ -1,0 +1,72 @@
+//! The error codes in an answer, one for each thing asked, as Kafka counts them.
+
+use kafka_protocol::messages::ResponseKind as Res;
+
+/// Calls `count` with every code of the answer, 0 for what succeeded.
+pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
+    macro_rules! each {
+        ($items:expr) => {
+            $items.iter().for_each(|item| count(item.error_code))
+        };
+        ($items:expr, $inner:ident) => {
+            $items.iter().for_each(|item| each!(item.$inner))
+        };
+    }
+    match body {
+        Res::AlterConfigs(res) => each!(res.responses),
+        Res::AlterReplicaLogDirs(res) => each!(res.results, partitions),
+        Res::CreatePartitions(res) => each!(res.results),
+        Res::CreateTopics(res) => each!(res.topics),
+        Res::DeleteRecords(res) => each!(res.topics, partitions),
+        Res::DeleteTopics(res) => each!(res.responses),
+        Res::DescribeConfigs(res) => each!(res.results),
+        Res::DescribeProducers(res) => each!(res.topics, partitions),
+        Res::DescribeTopicPartitions(res) => each!(res.topics),
+        Res::IncrementalAlterConfigs(res) => each!(res.responses),
+        Res::ListOffsets(res) => each!(res.topics, partitions),
+        Res::Metadata(res) => each!(res.topics),
+        Res::OffsetForLeaderEpoch(res) => each!(res.topics, partitions),
+        Res::Produce(res) => each!(res.responses, partition_responses),
+        // These succeed or fail as a whole, or have a code for that beside those of their parts.
+        Res::ApiVersions(res) => count(res.error_code),
+        Res::DescribeCluster(res) => count(res.error_code),
+        Res::DescribeLogDirs(res) => count(res.error_code),
+        Res::DescribeQuorum(res) => count(res.error_code),
+        Res::ElectLeaders(res) => {
+            count(res.error_code);
+            each!(res.replica_election_results, partition_result);
+        }
+        Res::InitProducerId(res) => count(res.error_code),
+        Res::ListConfigResources(res) => count(res.error_code),
+        Res::ListPartitionReassignments(res) => count(res.error_code),
+        Res::UnregisterBroker(res) => count(res.error_code),
+        Res::UpdateFeatures(res) => {
+            count(res.error_code);
+            each!(res.results);
+        }
+        // What is not served yet is not counted yet.
+        _ => (),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::{
+        ListOffsetsResponse,
+        list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
+    };
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_an_answer_has_its_code() {
+        let part = |code| ListOffsetsPartitionResponse::default().with_error_code(code);
+        let topic = |codes: &[i16]| {
+            ListOffsetsTopicResponse::default().with_partitions(codes.iter().map(|code| part(*code)).collect())
+        };
+        let answer = ListOffsetsResponse::default().with_topics(vec![topic(&[0, 3]), topic(&[6])]);
+        let mut codes = Vec::new();
+        each(&Res::ListOffsets(answer), &mut |code| codes.push(code));
+        assert_eq!(codes, [0, 3, 6]);
+    }
+}
