@@ -159,18 +159,17 @@ pub(crate) fn record(data: &[u8]) {
     }
     if let Some((&size, rest)) = data.split_first()
         && let Some((key, value)) = rest.split_at_checked(usize::from(size))
+        && let Some(version) = value.first_chunk()
     {
-        let (key, value) = (
-            Bytes::copy_from_slice(key),
-            Some(Bytes::copy_from_slice(value)),
-        );
+        let (key, version) = (Bytes::copy_from_slice(key), i16::from_be_bytes(*version));
+        let value = Some(Bytes::copy_from_slice(value));
         if let Ok(record) = GroupRecord::decode(key.clone(), value.clone())
-            && let Ok((key, value)) = record.encode(record.latest_version())
+            && let Ok((key, value)) = record.encode(version)
         {
             assert_eq!(GroupRecord::decode(key, value), Ok(record));
         }
         if let Ok(record) = TransactionRecord::decode(key, value)
-            && let Ok((key, value)) = record.encode(record.latest_version())
+            && let Ok((key, value)) = record.encode(version)
         {
             assert_eq!(TransactionRecord::decode(key, value), Ok(record));
         }

@@ -70,7 +70,7 @@ enum Kind {
     String,
     Bytes,
     Struct(Vec<Field>),
-    /// A byte says whether it is there: negative if it is not.
+    /// A byte says whether it is there: 1, or -1.
     Nullable(Vec<Field>),
     Array(Box<Kind>),
 }
@@ -107,10 +107,15 @@ impl Walk<'_> {
                 self.skip(name, size.unwrap_or(0))
             }
             Kind::Struct(fields) => self.fields(fields),
-            Kind::Nullable(fields) => {
-                let present = self.byte(name)?.cast_signed() >= 0;
-                if present { self.fields(fields) } else { Ok(()) }
-            }
+            // Kafka takes any byte for one or the other, by its sign. The codec does not, and must
+            // not see the rest of the request at another place than this walk.
+            Kind::Nullable(fields) => match self.byte(name)?.cast_signed() {
+                -1 => Ok(()),
+                1 => self.fields(fields),
+                other => Err(DecodeError::new(format!(
+                    "{name} is neither null nor there: {other}"
+                ))),
+            },
             Kind::Array(element) => {
                 let count = self.size(name, 4)?.unwrap_or(0);
                 // An element takes at least a byte.
@@ -353,5 +358,24 @@ mod tests {
         let body = b"\0\x01\xff\xff\xff\xff\x0f\0";
         assert!(check(ApiKey::DescribeCluster, 0, body).is_err());
         assert!(check(ApiKey::DescribeCluster, 0, b"\0\x01\x7f\0").is_ok());
+    }
+
+    /// Found by fuzzing: the codec goes on behind such a byte as if it were -1.
+    #[test]
+    fn a_struct_that_is_neither_null_nor_there_is_refused() {
+        let with_cursor = |present: u8| {
+            let body = [1, 0, 0, 0, 9, present, 2, b't', 0, 0, 0, 1, 0, 0];
+            check(ApiKey::DescribeTopicPartitions, 0, &body)
+        };
+        assert!(with_cursor(0).is_err());
+        assert!(with_cursor(1).is_ok());
+        assert!(
+            check(
+                ApiKey::DescribeTopicPartitions,
+                0,
+                &[1, 0, 0, 0, 9, 0xff, 0]
+            )
+            .is_ok()
+        );
     }
 }
