@@ -62,7 +62,7 @@ pub struct Directory {
     previous_broker_epoch: Option<i64>,
     flusher: Mutex<Option<thread::JoinHandle<()>>>,
     /// Last, so that it is released when all else is done.
-    _lock: Box<dyn Lock>,
+    lock: Box<dyn Lock>,
 }
 
 /// A directory in the log directory.
@@ -153,7 +153,7 @@ impl Directory {
             previous_broker_epoch: clean.as_deref().and_then(properties::broker_epoch),
             flusher: Mutex::new(Some(flusher)),
             volume,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -347,10 +347,16 @@ impl Directory {
             .values()
             .filter_map(Weak::upgrade)
             .collect();
-        for log in logs {
-            log.close()?;
-        }
         self.stop_flusher();
+        let mut changed = false;
+        for log in &logs {
+            changed |= log.complete()?;
+        }
+        if changed {
+            let synced = self.lock.sync_filesystem();
+            self.volume.done("sync", &self.volume.root, synced)?;
+        }
+        logs.iter().for_each(|log| log.closed());
         self.volume.write_positions()?;
         let path = self.volume.root.join(CLEAN_SHUTDOWN);
         let content = properties::clean_shutdown(broker_epoch);

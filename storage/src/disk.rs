@@ -48,6 +48,11 @@ pub struct Space {
 pub trait Lock: Send + Sync + fmt::Debug {
     /// Leaves a note in the lock file for the next holder; returns the last holder's.
     fn leave_note(&self, note: &str) -> io::Result<String>;
+
+    /// Makes everything on the file system of the lock durable: when a thousand files are to be
+    /// synced, one call does it. The lock file is open as long as the directory is in use, so that
+    /// the kernel reports here any write that failed since.
+    fn sync_filesystem(&self) -> io::Result<()>;
 }
 
 pub trait Disk: Send + Sync + fmt::Debug {
@@ -361,6 +366,8 @@ impl RealLock {
             .create(true)
             .truncate(false)
             .open(path)?;
+        // Both are small constants, whose type differs between C libraries.
+        #[allow(clippy::cast_possible_truncation)]
         let whole = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
@@ -397,6 +404,13 @@ impl Lock for RealLock {
         file.set_len(0)?;
         file.write_all_at(note.as_bytes(), 0)?;
         Ok(String::from_utf8(last).unwrap_or_default())
+    }
+
+    fn sync_filesystem(&self) -> io::Result<()> {
+        match &self.file {
+            Some(file) => Ok(nix::unistd::syncfs(file)?),
+            None => Ok(()),
+        }
     }
 }
 

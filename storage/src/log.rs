@@ -81,6 +81,8 @@ struct Writer {
     unsynced: Vec<Arc<Segment>>,
     /// Files were created or renamed since the directory was synced.
     dir_changed: bool,
+    /// The directory itself may not be on the disk.
+    created: bool,
     epochs_changed: bool,
     /// Anything at all was written since the log was opened.
     changed: bool,
@@ -171,12 +173,8 @@ impl Log {
     ) -> Result<Log, Error> {
         volume.check()?;
         match volume.disk.create_dir(&dir) {
-            Ok(()) => {
-                let synced = volume.disk.sync_dir(&volume.root);
-                volume.done("fsync", &volume.root, synced)?;
-            }
             Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => (),
-            Err(err) => volume.done("create", &dir, Err(err))?,
+            created => volume.done("create", &dir, created)?,
         }
         let place = Arc::new(Place::new(volume, dir));
         let Opened {
@@ -198,6 +196,7 @@ impl Log {
             snapshot_size: 0,
             unsynced: Vec::new(),
             dir_changed: changed,
+            created: changed,
             epochs_changed: changed,
             changed,
             unflushed_since: (flushed_offset < end_offset).then_some(now),
@@ -794,6 +793,7 @@ impl Log {
         let sealed = std::mem::take(&mut writer.unsynced);
         let dir_changed = std::mem::take(&mut writer.dir_changed);
         let epochs_changed = std::mem::take(&mut writer.epochs_changed);
+        let created = std::mem::take(&mut writer.created);
         let bytes = self.unflushed.swap(0, Ordering::Relaxed);
         writer.unflushed_since = None;
         drop(writer);
@@ -812,6 +812,11 @@ impl Log {
             self.place.volume.done("write", &path, done)?;
         } else if dir_changed {
             self.place.sync_dir()?;
+        }
+        if created {
+            let root = &self.place.volume.root;
+            let synced = self.place.disk().sync_dir(root);
+            self.place.volume.done("fsync", root, synced)?;
         }
         self.place.volume.flushed(bytes);
         // A truncation meanwhile has taken back what was flushed above it.
@@ -843,31 +848,43 @@ impl Log {
             .is_some_and(|since| now.saturating_sub(since) >= config.flush_ms)
     }
 
-    /// Completes the files, so that the next opening has nothing to read again. The log must not be
-    /// appended to afterwards.
+    /// Completes the files and makes them durable, so that the next opening has nothing to read
+    /// again. The log must not be appended to afterwards.
     pub fn close(&self) -> Result<(), Error> {
-        {
-            let mut writer = self.writer()?;
-            if !writer.changed {
-                writer.active.segment.close();
-                return Ok(());
-            }
-            writer.active.seal()?;
-            if writer.producers.is_some() {
-                let end = writer.next_offset;
-                self.write_snapshot_at(&mut writer, end)?;
-            }
+        if self.complete()? {
+            self.flush()?;
+            let active = Arc::clone(&self.writer()?.active.segment);
+            active.sync(true)?;
         }
-        self.flush()?;
-        let mut writer = self.writer()?;
-        let active = Arc::clone(&writer.active.segment);
-        writer.changed = false;
-        drop(writer);
-        active.sync(true)?;
-        for segment in self.view().segments.values() {
-            segment.close();
-        }
+        self.closed();
         Ok(())
+    }
+
+    /// Completes the files. False if they have not changed since the log was opened.
+    pub(crate) fn complete(&self) -> Result<bool, Error> {
+        let mut writer = self.writer()?;
+        if !writer.changed {
+            return Ok(false);
+        }
+        writer.active.seal()?;
+        if writer.producers.is_some() {
+            let end = writer.next_offset;
+            self.write_snapshot_at(&mut writer, end)?;
+        }
+        Ok(true)
+    }
+
+    /// All of the log is on the disk, by whoever has synced it.
+    pub(crate) fn closed(&self) {
+        let flushed = {
+            let mut view = self.view_mut();
+            view.flushed_offset = view.end_offset;
+            view.segments.values().for_each(|segment| segment.close());
+            view.end_offset
+        };
+        let bytes = self.unflushed.swap(0, Ordering::Relaxed);
+        self.place.volume.flushed(bytes);
+        self.place.volume.set_recovery_point(&self.name(), flushed);
     }
 
     /// Written at once, so that it is found if the process is killed; synced by the next flush.

@@ -14,7 +14,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use protocol::batch::{Batch, Header};
+use protocol::{
+    batch::{Batch, Header},
+    records::control::ControlRecord,
+};
 
 use crate::error::Error;
 
@@ -112,22 +115,18 @@ impl Marker {
             return Ok(None);
         };
         let record = record.map_err(|_| MALFORMED)?;
-        // Key: version, type (0 abort, 1 commit). Value: version, coordinator epoch.
-        let key = record.key.as_deref().ok_or(MALFORMED)?;
-        let commit = match key.get(2..4) {
-            Some([0, 0]) => false,
-            Some([0, 1]) => true,
-            Some(_) => return Ok(None),
-            None => return Err(MALFORMED),
+        let (Some(key), Some(value)) = (record.key, record.value) else {
+            return Err(MALFORMED);
         };
-        let value = record.value.as_deref().ok_or(MALFORMED)?;
-        let epoch = value
-            .get(2..)
-            .and_then(|rest| rest.first_chunk())
-            .ok_or(MALFORMED)?;
+        let (commit, marker) = match ControlRecord::decode(key, value) {
+            Ok(ControlRecord::Commit(marker)) => (true, marker),
+            Ok(ControlRecord::Abort(marker)) => (false, marker),
+            Ok(_) => return Ok(None),
+            Err(_) => return Err(MALFORMED),
+        };
         Ok(Some(Marker {
             commit,
-            coordinator_epoch: i32::from_be_bytes(*epoch),
+            coordinator_epoch: marker.coordinator_epoch,
             timestamp: record.timestamp,
         }))
     }

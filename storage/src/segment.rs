@@ -369,6 +369,10 @@ impl Segment {
     }
 }
 
+/// Index entries are written out at least this often: after a kill, batches after the last that is
+/// in the file are checked, and a thousand logs are to be open again in half a second.
+const SPILL_INTERVAL: u64 = 512 << 10;
+
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
 /// The newest segment, from the writer's side.
@@ -377,6 +381,7 @@ pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     pub(crate) size: u64,
     bytes_since_index: u64,
+    bytes_since_spill: u64,
     /// The largest time of the first batch: rolling by age counts from it. Read when first needed.
     first_timestamp: Option<i64>,
     created: i64,
@@ -392,17 +397,23 @@ impl Active {
         now: i64,
     ) -> Result<Active, Error> {
         let segment = Segment::new(place, base_offset);
-        for handle in [&segment.log, &segment.offsets.handle, &segment.times.handle] {
-            // A leftover of the same name (a deleted segment whose offsets come again) is emptied.
-            let done = handle.create(place)?.set_size(0);
-            place.volume.done("create", &handle.path(place), done)?;
+        let file = segment.log.create(place)?;
+        // A leftover of the same name is emptied; a new file is not, because ext4 takes a truncated
+        // file for one being replaced and writes it out when it is closed.
+        let done = file.size().and_then(|size| match size {
+            0 => Ok(()),
+            _ => file.set_size(0),
+        });
+        place
+            .volume
+            .done("create", &segment.log.path(place), done)?;
+        // The indexes come with their first entries: most partitions are idle.
+        for kind in [Kind::OffsetIndex, Kind::TimeIndex] {
+            place.remove(&file_name(base_offset, kind.suffix()))?;
         }
         place.remove(&file_name(base_offset, Kind::TxnIndex.suffix()))?;
         if config.preallocate {
-            let done = segment
-                .log
-                .get(place)?
-                .reserve(u64::from(config.segment_bytes));
+            let done = file.reserve(u64::from(config.segment_bytes));
             place
                 .volume
                 .done("allocate", &segment.log.path(place), done)?;
@@ -415,6 +426,7 @@ impl Active {
         Active {
             size: segment.size(),
             bytes_since_index: 0,
+            bytes_since_spill: 0,
             first_timestamp: None,
             created: now,
             jitter_ms: jitter(&segment, config),
@@ -486,6 +498,9 @@ impl Active {
         for header in headers {
             self.index(&header, config)?;
         }
+        if self.bytes_since_spill > SPILL_INTERVAL {
+            self.spill()?;
+        }
         Ok(())
     }
 
@@ -515,6 +530,7 @@ impl Active {
             self.bytes_since_index = 0;
         }
         self.bytes_since_index += header.size as u64;
+        self.bytes_since_spill += header.size as u64;
         self.size += header.size as u64;
         Ok(())
     }
@@ -537,16 +553,21 @@ impl Active {
     }
 
     /// Writes out what the indexes hold in memory, so that a crash of the process finds it there.
-    pub(crate) fn spill(&self) -> Result<(), Error> {
+    pub(crate) fn spill(&mut self) -> Result<(), Error> {
+        self.bytes_since_spill = 0;
         self.segment.offsets.spill(&self.segment.place)?;
         self.segment.times.spill(&self.segment.place)
     }
 
     /// Completes the index files: from now on nothing is added to the segment.
-    pub(crate) fn seal(&self) -> Result<(), Error> {
+    pub(crate) fn seal(&mut self) -> Result<(), Error> {
         // The last entry of a time index is the segment's largest timestamp.
         self.index_newest(self.segment.newest()?)?;
-        self.spill()
+        self.spill()?;
+        // Empty or not, a segment that is done has both: Kafka takes a missing one for damage.
+        self.segment.offsets.handle.create(&self.segment.place)?;
+        self.segment.times.handle.create(&self.segment.place)?;
+        Ok(())
     }
 }
 
