@@ -1,11 +1,13 @@
 //! What is logged, and how: by `tracing`, in plain lines on standard output.
 //!
 //! `SORDINI_LOG` says which (`warn`, `info,sordini::server=debug`, ...), or `RUST_LOG`, or, as in Apache's image,
-//! `KAFKA_LOG4J_ROOT_LOGLEVEL`; without any of them `info`. `SORDINI_LOG_FORMAT=json` writes an object per line.
+//! `KAFKA_LOG4J_ROOT_LOGLEVEL`; without any of them `info`, of Raft only warnings: an election of one is no news. `SORDINI_LOG_FORMAT=json` writes an object per line.
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
+
+const DEFAULT: &str = "info,openraft=warn";
 
 /// Starts logging; once, before anything logs.
 pub fn init() {
@@ -31,7 +33,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> (EnvFilter, Option<Strin
             return match EnvFilter::try_new(&value) {
                 Ok(filter) => (filter, None),
                 Err(err) => (
-                    EnvFilter::new("info"),
+                    EnvFilter::new(DEFAULT),
                     Some(format!("cannot read {name}={value} ({err})")),
                 ),
             };
@@ -39,7 +41,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> (EnvFilter, Option<Strin
     }
     let level = variable("KAFKA_LOG4J_ROOT_LOGLEVEL");
     (
-        EnvFilter::new(level.as_deref().and_then(from_log4j).unwrap_or("info")),
+        EnvFilter::new(level.as_deref().and_then(from_log4j).unwrap_or(DEFAULT)),
         None,
     )
 }
@@ -62,9 +64,9 @@ mod tests {
 
     #[test]
     fn our_own_variable_goes_before_the_general_and_kafkas() {
-        check(&[], "info");
+        check(&[], DEFAULT);
         check(&[("KAFKA_LOG4J_ROOT_LOGLEVEL", "FATAL")], "error");
-        check(&[("KAFKA_LOG4J_ROOT_LOGLEVEL", "loud")], "info");
+        check(&[("KAFKA_LOG4J_ROOT_LOGLEVEL", "loud")], DEFAULT);
         check(
             &[("RUST_LOG", "warn"), ("KAFKA_LOG4J_ROOT_LOGLEVEL", "DEBUG")],
             "warn",
@@ -78,7 +80,7 @@ mod tests {
     #[test]
     fn a_filter_that_cannot_be_read_is_named() {
         let (filter, refused) = filter(|name| (name == "SORDINI_LOG").then(|| "a=b=c".to_owned()));
-        assert_eq!(filter.to_string(), "info");
+        assert_eq!(filter.to_string(), EnvFilter::new(DEFAULT).to_string());
         assert!(refused.is_some_and(|text| text.contains("SORDINI_LOG=a=b=c")));
     }
 
@@ -88,6 +90,6 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        assert_eq!(filter(variable).0.to_string(), want);
+        assert_eq!(filter(variable).0.to_string(), EnvFilter::new(want).to_string());
     }
 }

@@ -174,14 +174,16 @@ pub(super) fn fold(
         let records = batch
             .records(usize::MAX)
             .map_err(|err| corrupt(base_offset, &err))?;
-        for record in records.at(base_offset) {
+        for record in records {
             let record = record.map_err(|err| corrupt(base_offset, &err))?;
+            // The batch may not have been given its offset when it was read.
+            let offset = base_offset + i64::from(record.offset_delta);
             let value = record
                 .value
-                .ok_or_else(|| corrupt(record.offset, &"it is empty"))?;
+                .ok_or_else(|| corrupt(offset, &"it is empty"))?;
             let metadata =
-                MetadataRecord::decode(value).map_err(|err| corrupt(record.offset, &err))?;
-            image.replay(record.offset, &metadata)?;
+                MetadataRecord::decode(value).map_err(|err| corrupt(offset, &err))?;
+            image.replay(offset, &metadata)?;
         }
     }
     image.offset = base_offset + i64::from(header.last_offset_delta);
