@@ -82,6 +82,15 @@ impl Records {
         }
     }
 
+    /// The same records, counted from another base offset: a batch read back before its offset
+    /// was assigned.
+    pub fn at(self, base_offset: i64) -> Records {
+        Records {
+            base_offset,
+            ..self
+        }
+    }
+
     fn take(&mut self) -> Result<Record, BatchError> {
         let size = varint::signed(unsigned(&mut self.rest)?);
         let size = usize::try_from(size)
