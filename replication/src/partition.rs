@@ -91,6 +91,9 @@ impl From<Refusal> for Error {
     }
 }
 
+/// An epoch later than any: the partition's topic is gone.
+const CLOSED: i32 = i32::MAX;
+
 /// Which partition: a topic's name and id, and the partition's index in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
@@ -212,7 +215,7 @@ impl Partition {
     pub fn close(&self) {
         let mut leadership = self.lock();
         leadership.leader = NO_LEADER;
-        leadership.leader_epoch = i32::MAX;
+        leadership.leader_epoch = CLOSED;
         self.high_watermark.wake();
     }
 
@@ -240,6 +243,21 @@ impl Partition {
         self.rules.store(Arc::new(config.rules.clone()));
         self.log().set_config(config.log.clone());
         self.lock().min_insync_replicas = config.min_insync_replicas;
+    }
+
+    /// Puts the records somewhere else, as `change` says, which is told where they are and the leader
+    /// epoch. While it works nothing is appended. Returns where they were, `None` if the topic has been
+    /// deleted.
+    pub(crate) fn rehome<E>(
+        &self,
+        change: impl FnOnce(&Home, i32) -> Result<Home, E>,
+    ) -> Result<Option<Arc<Home>>, E> {
+        let leadership = self.lock();
+        if leadership.leader_epoch == CLOSED {
+            return Ok(None);
+        }
+        let home = change(&self.home.load(), leadership.leader_epoch)?;
+        Ok(Some(self.home.swap(Arc::new(home))))
     }
 
     /// Appends a client's batch as the leader.

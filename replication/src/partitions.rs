@@ -4,6 +4,8 @@
 //! Looking a partition up takes no lock. An image is applied by one caller at a time; it opens, creates
 //! and removes logs, so it runs where it may wait for the disk.
 
+mod relocation;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -19,6 +21,8 @@ use storage::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use self::relocation::Relocations;
+pub use self::relocation::Relocation;
 use crate::{
     cluster::{ClusterImage, PartitionInfo, ResourceKind, Topic},
     controller,
@@ -42,6 +46,7 @@ pub struct Partitions {
     state: Mutex<Applied>,
     /// Offset of the newest image that was applied.
     applied: Watermark,
+    relocations: Relocations,
 }
 
 /// Only who applies an image touches this.
@@ -169,6 +174,7 @@ impl Partitions {
             index: ArcSwap::default(),
             state: Mutex::new(state),
             applied: Watermark::new(-1),
+            relocations: Relocations::default(),
         })
     }
 

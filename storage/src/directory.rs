@@ -93,6 +93,21 @@ impl State {
             State::Stray => "-stray",
         }
     }
+
+    /// What the directory of the log `name` is called in this state.
+    pub fn name_of(self, name: &str) -> String {
+        let suffix = self.suffix();
+        match self {
+            State::Live | State::Stray => format!("{name}{suffix}"),
+            State::Deleted | State::Future => {
+                let unique = Uuid::new_v4().simple();
+                // Kafka keeps to what a file name may have.
+                let kept = 255 - 1 - 32 - suffix.len();
+                let name = name.get(..kept).unwrap_or(name);
+                format!("{name}.{unique}{suffix}")
+            }
+        }
+    }
 }
 
 /// Called when a flush is done, with the offset below which the log is now durable: it is less than
@@ -249,18 +264,7 @@ impl Directory {
     /// Renames a log's directory: `name.<uuid>-delete`, `name.<uuid>-future`, `name-stray`, or back
     /// to `name`. Reading from it goes on.
     pub fn rename(&self, log: &Log, name: &str, state: State) -> Result<String, Error> {
-        let new_name = match state {
-            State::Live => name.to_owned(),
-            State::Stray => format!("{name}{}", state.suffix()),
-            State::Deleted | State::Future => {
-                let unique = Uuid::new_v4().simple();
-                let suffix = state.suffix();
-                // Kafka keeps to what a file name may have.
-                let kept = 255 - 1 - 32 - suffix.len();
-                let name = name.get(..kept).unwrap_or(name);
-                format!("{name}.{unique}{suffix}")
-            }
-        };
+        let new_name = state.name_of(name);
         let old_name = log.name();
         log.rename(self.volume.root.join(&new_name))?;
         let mut logs = self.volume.logs();
