@@ -50,7 +50,7 @@ use crate::{
     features,
     fetch_sessions::FetchSessions,
     rules::Rules,
-    server::{Connections, Listener},
+    server::{Connections, Context, Listener},
     upkeep,
 };
 
@@ -180,6 +180,13 @@ impl Broker {
         }
         drop(applied);
         self.partitions.apply(image, clock::now());
+    }
+
+    /// Returns when this broker has applied all that the cluster knows by now, or when the time of the
+    /// request is over. Being late is no failure: what was decided stands.
+    pub(crate) async fn catch_up(&self, ctx: &Context, timeout_ms: i32) {
+        let applied = self.partitions.applied(self.image().offset);
+        let _ = ctx.within(timeout_ms, applied).await;
     }
 
     /// Completes when the broker begins to stop.

@@ -114,6 +114,7 @@ async fn create(
             broker.controller().create_topics(new, validate_only),
         )
         .await??;
+    broker.catch_up(ctx, timeout_ms).await;
     let mut created = created.into_iter();
     Ok(topics
         .iter()
@@ -171,6 +172,7 @@ fn described(
     let result = CreatableTopicResult::default()
         .with_name(name.clone())
         .with_topic_id(created.id)
+        .with_error_message(None)
         .with_num_partitions(created.partition_count)
         .with_replication_factor(created.replication_factor);
     if ctx.version < CONFIGS {

@@ -45,6 +45,12 @@ pub(crate) enum Error {
     InvalidTransactionTimeout,
     /// This broker coordinates neither the group nor the transaction.
     NotCoordinator,
+    /// `delete.topic.enable=false`.
+    TopicDeletionDisabled,
+    /// The topic keeps the newest record of each key for good: nothing of it may be cut off.
+    DeletionIsNotThePolicy,
+    /// No log directory of this broker has this path.
+    LogDirNotFound,
     /// The time-out of the request was over before it could be done.
     TimedOut,
     Partition(partition::Error),
@@ -99,6 +105,9 @@ impl Error {
             Self::Offline => ErrorCode::KafkaStorageError,
             Self::InvalidTransactionTimeout => ErrorCode::InvalidTransactionTimeout,
             Self::NotCoordinator => ErrorCode::NotCoordinator,
+            Self::TopicDeletionDisabled => ErrorCode::TopicDeletionDisabled,
+            Self::DeletionIsNotThePolicy => ErrorCode::PolicyViolation,
+            Self::LogDirNotFound => ErrorCode::LogDirNotFound,
             Self::TimedOut => ErrorCode::RequestTimedOut,
             Self::Refused(refusal) => refused(refusal.reason),
             Self::Controller(err) => match err {
@@ -290,6 +299,9 @@ impl fmt::Display for Error {
                 f.write_str("the transaction timeout is not allowed")
             }
             Self::NotCoordinator => f.write_str("this broker is not the coordinator"),
+            Self::TopicDeletionDisabled => f.write_str("topics are not deleted here"),
+            Self::DeletionIsNotThePolicy => f.write_str("the topic's policy is not to delete"),
+            Self::LogDirNotFound => f.write_str("there is no such log directory"),
             Self::TimedOut => f.write_str("the request's time was over before it could be done"),
             Self::Partition(err) => write!(f, "{err}"),
             Self::Refused(refusal) => write!(f, "{refusal}"),

@@ -1,0 +1,76 @@
+//! AlterReplicaLogDirs (key 34), v1-v2: move replicas to another log directory of this broker (KIP-113).
+//!
+//! - The answer only says that the move has begun. The replica is copied in the background and keeps
+//!   serving; DescribeLogDirs shows how far the copy is.
+//! - Who names the directory the replica is in calls off a move that is under way.
+//! - The directory is looked at before the partition: an unknown one is LOG_DIR_NOT_FOUND for whatever is
+//!   to be moved there.
+
+use std::{path, sync::Arc};
+
+use kafka_protocol::messages::{
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, TopicName,
+    alter_replica_log_dirs_response::{
+        AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+    },
+};
+
+use super::error::Error;
+use crate::{broker::Broker, clock, server::Context};
+
+pub(crate) fn handle(
+    broker: &Broker,
+    _ctx: &Context,
+    req: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
+    // A topic may be named under several directories, and is answered once.
+    let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
+    for dir in req.dirs {
+        for topic in dir.topics {
+            let partitions = topic.partitions.iter().map(|&index| {
+                let outcome = relocate(broker, &topic.name, index, &dir.path);
+                AlterReplicaLogDirPartitionResult::default()
+                    .with_partition_index(index)
+                    .with_error_code(outcome.err().map_or(0, |err| err.code().code()))
+            });
+            result_of(&mut results, &topic.name)
+                .partitions
+                .extend(partitions);
+        }
+    }
+    AlterReplicaLogDirsResponse::default().with_results(results)
+}
+
+fn result_of<'a>(
+    results: &'a mut Vec<AlterReplicaLogDirTopicResult>,
+    name: &TopicName,
+) -> &'a mut AlterReplicaLogDirTopicResult {
+    let at = match results.iter().position(|result| result.topic_name == *name) {
+        Some(at) => at,
+        None => {
+            results.push(AlterReplicaLogDirTopicResult::default().with_topic_name(name.clone()));
+            results.len() - 1
+        }
+    };
+    &mut results[at]
+}
+
+fn relocate(broker: &Broker, topic: &str, index: i32, path: &str) -> Result<(), Error> {
+    // Byte for byte the path that DescribeLogDirs answers: a real broker does not find a directory by a
+    // path that only means the same.
+    let is_meant =
+        |known: &path::Path| path::absolute(known).is_ok_and(|known| known.as_os_str() == path);
+    let directories = broker.partitions().directories();
+    let to = directories
+        .iter()
+        .find(|directory| is_meant(directory.path()))
+        .ok_or(Error::LogDirNotFound)?;
+    if to.is_offline() {
+        return Err(Error::Offline);
+    }
+    let partition = broker.partition(topic, index)?;
+    broker
+        .partitions()
+        .relocate(&partition, Arc::clone(to), clock::now);
+    Ok(())
+}
