@@ -49,6 +49,7 @@ use crate::{
     config::{self, Compression, Config, TopicConfig},
     features,
     fetch_sessions::FetchSessions,
+    metrics::{self, Metrics, gauges},
     rules::Rules,
     server::{Connections, Context, Listener},
     upkeep,
@@ -79,6 +80,7 @@ pub struct Broker {
     /// What is left of the block of producer ids that the controller gave us: next and end.
     producer_ids: AsyncMutex<std::ops::Range<i64>>,
     connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
 }
 
@@ -119,6 +121,10 @@ impl Broker {
 
     pub(crate) fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// An id no producer has had before.
@@ -187,6 +193,10 @@ impl Broker {
     pub(crate) async fn catch_up(&self, ctx: &Context, timeout_ms: i32) {
         let applied = self.partitions.applied(self.image().offset);
         let _ = ctx.within(timeout_ms, applied).await;
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Completes when the broker begins to stop.
@@ -262,6 +272,11 @@ pub enum StartError {
         listener: config::Listener,
         source: io::Error,
     },
+    /// The address for metrics cannot be bound.
+    Metrics {
+        address: SocketAddr,
+        source: io::Error,
+    },
     Controller(replication::error::Error),
     /// The controller does not want this broker.
     Refused(Refusal),
@@ -272,6 +287,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Directory(err) => write!(f, "{err}"),
             Self::Listen { listener, source } => write!(f, "cannot listen on {listener}: {source}"),
+            Self::Metrics { address, source } => {
+                write!(f, "cannot serve metrics on {address}: {source}")
+            }
             Self::Controller(err) => write!(f, "the controller does not start: {err}"),
             Self::Refused(refusal) => {
                 write!(
@@ -311,6 +329,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let cluster_id = cluster_id(&*disk, &config)?;
     let directories = open_directories(&disk, &config, &cluster_id, now)?;
     let listeners = bind(&config).await?;
+    let endpoint = match config.metrics_listener {
+        Some(address) => Some(bind_metrics(address).await?),
+        None => None,
+    };
     let addresses: BTreeMap<String, SocketAddr> = listeners
         .iter()
         .filter_map(|listener| Some((listener.name().to_owned(), listener.address().ok()?)))
@@ -369,10 +391,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         controller,
         partitions: Arc::new(partitions),
         producer_ids: AsyncMutex::default(),
+        metrics: Arc::default(),
         stopping: watch::Sender::new(false),
     });
 
     let mut tasks = upkeep::start(&broker).await;
+    gauges::register(&broker);
+    if let Some(endpoint) = endpoint {
+        info!(address = ?endpoint.address().ok(), "metrics are served");
+        let scrapes = endpoint.serve(Arc::clone(&broker.metrics));
+        let stopping = broker.stopping();
+        tasks.push(tokio::spawn(async move {
+            tokio::select! {
+                () = scrapes => (),
+                () = stopping => (),
+            }
+        }));
+    }
     for listener in listeners {
         info!(listener = listener.name(), address = ?listener.address().ok(), "serving");
         tasks.push(tokio::spawn(listener.serve(Arc::clone(&broker))));
@@ -466,6 +501,11 @@ fn open_directories(
         }
     }
     Ok(directories)
+}
+
+async fn bind_metrics(address: SocketAddr) -> Result<metrics::Endpoint, StartError> {
+    let bound = metrics::Endpoint::bind(address).await;
+    bound.map_err(|source| StartError::Metrics { address, source })
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {

@@ -45,7 +45,7 @@ async fn run(config: Config) -> Exit {
             error!("cannot start: {err}{}", cause.unwrap_or_default());
             return match err {
                 StartError::Directory(_) => Exit::Directory,
-                StartError::Listen { .. } => Exit::Address,
+                StartError::Listen { .. } | StartError::Metrics { .. } => Exit::Address,
                 StartError::Controller(_) | StartError::Refused(_) => Exit::Failed,
             };
         }

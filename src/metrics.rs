@@ -12,6 +12,7 @@
 
 pub(crate) mod codes;
 mod endpoint;
+pub(crate) mod gauges;
 mod histogram;
 pub mod list;
 mod process;
@@ -27,8 +28,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka_protocol::{ResponseError, messages::ApiKey};
+use kafka_protocol::{
+    ResponseError,
+    messages::{ApiKey, ResponseKind},
+};
 use metrics_exporter_prometheus::formatting;
+use protocol::fetch::FetchResponse;
 
 pub use endpoint::Endpoint;
 pub use histogram::Histogram;
@@ -59,8 +64,6 @@ pub struct Metrics {
     apis: [OnceLock<Box<Api>>; API_COUNT],
     topics: RwLock<Topics>,
     listeners: Mutex<BTreeMap<String, Arc<Listener>>>,
-    /// How long forcing a log to disk took, in microseconds.
-    pub log_flush_time: Histogram,
     gauges: Mutex<Vec<Gauges>>,
     scraper: Mutex<Scraper>,
 }
@@ -105,12 +108,42 @@ impl Api {
         self.response_bytes.record(served.response_size as u64);
     }
 
-    /// An answer, or a part of one, carried this code; 0 is a success.
-    pub fn answered(&self, code: i16) {
+    /// So many answers, or parts of one, carried this code; 0 is a success.
+    pub fn answered(&self, code: i16, times: u64) {
         let place = usize::try_from(i32::from(code) + 1).unwrap_or(0);
         if let Some(count) = self.errors.get(place) {
-            count.fetch_add(1, Relaxed);
+            count.fetch_add(times, Relaxed);
         }
+    }
+
+    /// Counts the codes of an answer.
+    pub(crate) fn answered_with(&self, body: &ResponseKind) {
+        // Successes are many and counted in one addition.
+        let mut fine = 0;
+        codes::each(body, &mut |code| match code {
+            0 => fine += 1,
+            code => self.answered(code, 1),
+        });
+        self.answered(0, fine);
+    }
+
+    /// The same for a fetch, whose answer is a type of its own.
+    pub(crate) fn answered_with_fetch(&self, response: &FetchResponse) {
+        let mut fine = u64::from(response.error_code == 0);
+        if response.error_code != 0 {
+            self.answered(response.error_code, 1);
+        }
+        for partition in response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+        {
+            match partition.error_code {
+                0 => fine += 1,
+                code => self.answered(code, 1),
+            }
+        }
+        self.answered(0, fine);
     }
 }
 
@@ -136,8 +169,8 @@ struct Topics {
 
 impl Counts {
     /// Records were appended for a producer.
-    pub fn appended(&self, records: usize, bytes: usize) {
-        self.messages_in.fetch_add(records as u64, Relaxed);
+    pub fn appended(&self, records: u64, bytes: usize) {
+        self.messages_in.fetch_add(records, Relaxed);
         self.bytes_in.fetch_add(bytes as u64, Relaxed);
     }
 
@@ -178,7 +211,6 @@ impl Default for Metrics {
             apis: array::from_fn(|_| OnceLock::new()),
             topics: RwLock::default(),
             listeners: Mutex::default(),
-            log_flush_time: Histogram::default(),
             gauges: Mutex::default(),
             scraper: Mutex::new(Scraper {
                 windows: BTreeMap::new(),
@@ -255,7 +287,6 @@ impl Metrics {
         for api in self.apis.iter().filter_map(OnceLock::get) {
             api.scrape(&mut scrape);
         }
-        scrape.times(&list::LOG_FLUSH_TIME, &[], &self.log_flush_time);
         for (name, listener) in lock(&self.listeners).iter() {
             listener.scrape(&mut scrape, name);
         }
@@ -507,13 +538,22 @@ mod tests {
             &metrics,
             "kafka_server_brokertopicmetrics_messagesin_total{topic=\"orders\"} 3",
         );
-        shows(&metrics, "kafka_server_brokertopicmetrics_bytesin_total 157");
+        shows(
+            &metrics,
+            "kafka_server_brokertopicmetrics_bytesin_total 157",
+        );
         metrics.retain_topics(|topic| topic == "orders");
         let text = metrics.render();
         assert!(!text.contains("pays"), "{text}");
-        shows(&metrics, "kafka_server_brokertopicmetrics_bytesin_total 157");
+        shows(
+            &metrics,
+            "kafka_server_brokertopicmetrics_bytesin_total 157",
+        );
         metrics.count("pays", |counts| counts.appended(1, 1));
-        shows(&metrics, "kafka_server_brokertopicmetrics_bytesin_total 158");
+        shows(
+            &metrics,
+            "kafka_server_brokertopicmetrics_bytesin_total 158",
+        );
     }
 
     #[test]
@@ -527,8 +567,8 @@ mod tests {
             request_size: 64,
             response_size: 1 << 20,
         });
-        api.answered(0);
-        api.answered(3);
+        api.answered(0, 1);
+        api.answered(3, 1);
         shows(
             &metrics,
             "kafka_network_requestmetrics_requests_total{request=\"Fetch\",version=\"17\"} 1",
@@ -558,21 +598,28 @@ mod tests {
     #[test]
     fn times_of_long_ago_do_not_show_in_quantiles() {
         let metrics = Metrics::default();
-        metrics.log_flush_time.record(4);
+        let api = metrics.api(ApiKey::Metadata).expect("an API of Kafka");
+        api.served(Served {
+            version: 13,
+            total: Duration::from_micros(4),
+            waited: Duration::ZERO,
+            request_size: 1,
+            response_size: 1,
+        });
         let start = Instant::now();
+        let median = |text: &str, value| {
+            let line = format!("totaltimems{{request=\"Metadata\",quantile=\"0.50\"}} {value}\n");
+            assert!(text.contains(&line), "{text}");
+        };
         for minutes in 1..=2 {
-            let text = metrics.render_at(start + TURN * minutes);
-            assert!(
-                text.contains("logflushrateandtimems{quantile=\"0.50\"} 0.004\n"),
-                "{text}"
-            );
+            median(&metrics.render_at(start + TURN * minutes), "0.004");
         }
         let text = metrics.render_at(start + TURN * 3);
+        median(&text, "NaN");
         assert!(
-            text.contains("logflushrateandtimems{quantile=\"0.50\"} NaN\n"),
+            text.contains("totaltimems_count{request=\"Metadata\"} 1\n"),
             "{text}"
         );
-        assert!(text.contains("logflushrateandtimems_count 1\n"), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! flexible, v13 topic ids (KIP-516), v15 replica state, v16 who leads instead (KIP-951).
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,7 @@ use super::error::Error;
 use crate::{
     broker::Broker,
     fetch_sessions::{self, Key, Plan, Told, Wanted},
+    metrics::Counts,
     server::Context,
 };
 
@@ -275,7 +276,15 @@ impl Waiting {
             if !news {
                 continue;
             }
+            let partition = one.partition.clone();
+            let size = one.slice().map_or(0, Slice::size);
             let data = one.response(key.index, self.version, inline_max, &mut slices);
+            if let Some(partition) = partition {
+                let metrics = self.broker.metrics();
+                metrics.count(&partition.name().topic, |counts| {
+                    count(counts, data.error_code, size);
+                });
+            }
             match topics.last_mut() {
                 Some(topic) if topic.topic == *key.topic && topic.topic_id == key.topic_id => {
                     topic.partitions.push(data);
@@ -414,6 +423,16 @@ fn refused(mut data: PartitionData, err: &Error, version: i16) -> PartitionData 
         };
     }
     data
+}
+
+/// What the metrics of a topic are to know of a partition's part in an answer.
+fn count(counts: &Counts, error_code: i16, size: usize) {
+    counts.fetch_requests.fetch_add(1, Relaxed);
+    if error_code == 0 {
+        counts.bytes_out.fetch_add(size as u64, Relaxed);
+    } else {
+        counts.fetch_failures.fetch_add(1, Relaxed);
+    }
 }
 
 impl Answer {

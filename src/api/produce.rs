@@ -15,7 +15,7 @@
 //! transactions add their partitions by producing, v13 topic ids instead of names (KIP-516).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,7 @@ use kafka_protocol::messages::{
         BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
     },
 };
+use protocol::error::ErrorCode;
 use replication::{
     partition::{Appended, Error as PartitionError, Partition},
     partitions::TopicPartitions,
@@ -33,7 +34,7 @@ use replication::{
 use uuid::Uuid;
 
 use super::error::Error;
-use crate::{broker::Broker, server::Context, topic_name};
+use crate::{broker::Broker, metrics::Counts, server::Context, topic_name};
 
 /// First version that names topics by id.
 const TOPIC_IDS: i16 = 13;
@@ -87,6 +88,8 @@ struct Topic {
 struct Write {
     index: i32,
     partition: Option<Arc<Partition>>,
+    /// Bytes of the client's batch.
+    size: usize,
     outcome: Result<Appended, Error>,
 }
 
@@ -107,10 +110,15 @@ pub(crate) fn append(broker: &Broker, ctx: &Context, req: ProduceRequest) -> Pro
         .map(|topic| {
             let partitions = find(broker, ctx, &topic.name, topic.topic_id);
             let writes = topic.partition_data.into_iter();
+            let writes: Vec<Write> = writes
+                .map(|data| Write::append(&partitions, ctx, acks, data))
+                .collect();
+            if let Ok(partitions) = &partitions {
+                let metrics = broker.metrics();
+                metrics.count(partitions.name(), |counts| count(counts, &writes));
+            }
             Topic {
-                writes: writes
-                    .map(|data| Write::append(&partitions, ctx, acks, data))
-                    .collect(),
+                writes,
                 id: topic.topic_id,
                 name: topic.name,
             }
@@ -202,14 +210,17 @@ impl Write {
             Err(error) => Self {
                 index: data.index,
                 partition: None,
+                size: 0,
                 outcome: Err(error),
             },
             Ok(partition) => {
                 let records = data.records.unwrap_or_default();
+                let size = records.len();
                 let appended = partition.append(records, acks == Acks::All, ctx.now);
                 Self {
                     index: data.index,
                     outcome: appended.map_err(Error::Partition),
+                    size,
                     partition: Some(partition),
                 }
             }
@@ -284,6 +295,25 @@ impl Write {
     }
 }
 
+/// What the metrics of a topic are to know of the appends to its partitions.
+fn count(counts: &Counts, writes: &[Write]) {
+    for write in writes {
+        counts.produce_requests.fetch_add(1, Relaxed);
+        match &write.outcome {
+            Ok(appended) => {
+                let records = appended.end_offset - appended.base_offset;
+                counts.appended(records.unsigned_abs(), write.size);
+            }
+            Err(err) => {
+                counts.produce_failures.fetch_add(1, Relaxed);
+                if err.code() == ErrorCode::MessageTooLarge {
+                    counts.bytes_rejected.fetch_add(write.size as u64, Relaxed);
+                }
+            }
+        }
+    }
+}
+
 fn silence(topics: &[Topic]) -> Outcome {
     for topic in topics {
         for write in &topic.writes {
@@ -309,6 +339,7 @@ fn refuse_acks(req: ProduceRequest, version: i16) -> ProduceResponse {
             .map(|data| Write {
                 index: data.index,
                 partition: None,
+                size: 0,
                 outcome: Err(Error::InvalidRequiredAcks(req.acks)),
             })
             .collect(),

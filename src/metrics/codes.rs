@@ -62,7 +62,8 @@ mod tests {
     fn every_part_of_an_answer_has_its_code() {
         let part = |code| ListOffsetsPartitionResponse::default().with_error_code(code);
         let topic = |codes: &[i16]| {
-            ListOffsetsTopicResponse::default().with_partitions(codes.iter().map(|code| part(*code)).collect())
+            ListOffsetsTopicResponse::default()
+                .with_partitions(codes.iter().map(|code| part(*code)).collect())
         };
         let answer = ListOffsetsResponse::default().with_topics(vec![topic(&[0, 3]), topic(&[6])]);
         let mut codes = Vec::new();

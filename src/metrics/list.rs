@@ -109,8 +109,6 @@ metrics! {
         "Partitions led here with fewer replicas in sync than there are.";
     UNDER_MIN_ISR_PARTITION_COUNT = "kafka_server_replicamanager_underminisrpartitioncount", Gauge, Count;
         "Partitions led here with fewer replicas in sync than min.insync.replicas.";
-    PRODUCER_ID_COUNT = "kafka_server_replicamanager_produceridcount", Gauge, Count;
-        "Producers whose sequence numbers are remembered, over all partitions.";
     FETCH_SESSION_COUNT = "kafka_server_fetchsessioncache_numincrementalfetchsessions", Gauge, Count;
         "Incremental fetch sessions.";
     FETCH_SESSION_PARTITION_COUNT = "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached", Gauge, Count;
@@ -124,8 +122,6 @@ metrics! {
         "The first offset of a partition's log.";
     LOG_END_OFFSET = "kafka_log_log_logendoffset", Gauge, Count;
         "The offset the next record of a partition's log will get.";
-    LOG_FLUSH_TIME = "kafka_log_logflushstats_logflushrateandtimems", Summary, Milliseconds;
-        "How long forcing a log to disk took.";
     OFFLINE_LOG_DIRECTORY_COUNT = "kafka_log_logmanager_offlinelogdirectorycount", Gauge, Count;
         "Log directories that have failed.";
 

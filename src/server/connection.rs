@@ -16,11 +16,12 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::AsFd,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use kafka_protocol::messages::ApiKey;
 use protocol::{frame, request, response::Encoded};
 use storage::log::Slice;
 use tokio::{
@@ -32,9 +33,9 @@ use tracing::{debug, info};
 use super::{
     Context,
     dispatch::{self, Answer, Reply},
-    outbox::Outbox,
+    outbox::{Meter, Outbox},
 };
-use crate::{broker::Broker, clock};
+use crate::{broker::Broker, clock, metrics::Served};
 
 /// Requests of one connection that may wait for replicas at the same time. Clients keep five in
 /// flight by default; the rest of this number is for those that were configured otherwise.
@@ -102,11 +103,15 @@ impl Connection {
         match self.run().await {
             Ok(()) => debug!(peer = %self.peer, "the client closed the connection"),
             Err(Fault::Io(err)) => debug!(peer = %self.peer, %err, "the connection broke"),
-            Err(Fault::Idle) => info!(
-                peer = %self.peer,
-                "closing the connection: silent for {} ms (connections.max.idle.ms)",
-                self.idle_max.as_millis()
-            ),
+            Err(Fault::Idle) => {
+                let listener = self.broker.metrics().listener(&self.listener);
+                listener.expired.fetch_add(1, Relaxed);
+                info!(
+                    peer = %self.peer,
+                    "closing the connection: silent for {} ms (connections.max.idle.ms)",
+                    self.idle_max.as_millis()
+                );
+            }
             Err(Fault::Protocol(reason)) => {
                 info!(peer = %self.peer, "closing the connection: {reason}");
             }
@@ -122,7 +127,7 @@ impl Connection {
             self.serve_buffered().await?;
             tokio::select! {
                 biased;
-                reply = self.outbox.next() => self.write(reply).await?,
+                (meter, reply) = self.outbox.next() => self.write(meter, reply).await?,
                 ready = self.socket.readable(), if self.outbox.len() < WAITING_MAX => {
                     ready?;
                     if !self.read()? {
@@ -184,6 +189,7 @@ impl Connection {
     }
 
     async fn serve_frame(&mut self, frame: bytes::Bytes) -> Result<(), Fault> {
+        let size = frame.len();
         let request = request::decode(frame).map_err(|err| Fault::Protocol(err.to_string()))?;
         let ctx = Context {
             received_at: Instant::now(),
@@ -193,27 +199,42 @@ impl Connection {
             peer: self.peer,
             listener: Arc::clone(&self.listener),
         };
+        let mut meter = Meter {
+            api_key: request.header.api_key,
+            version: ctx.version,
+            size,
+            received_at: ctx.received_at,
+            parked_at: None,
+            waited: Duration::ZERO,
+        };
         match dispatch::dispatch(&self.broker, ctx, request) {
-            Answer::Ready(reply) if self.outbox.is_empty() => self.write(reply).await?,
-            Answer::Ready(reply) => self.outbox.push(reply),
+            Answer::Ready(reply) if self.outbox.is_empty() => self.write(meter, reply).await?,
+            Answer::Ready(reply) => self.outbox.push(meter, reply),
             Answer::InOrder(pending) => {
                 // The next request may not be looked at before this one is done, but answers that
                 // were waiting before it may leave meanwhile.
-                self.outbox.push_pending(pending);
+                if meter.api_key == ApiKey::Fetch {
+                    meter.parked_at = Some(Instant::now());
+                }
+                self.outbox.push_pending(meter, pending);
                 while !self.outbox.is_empty() {
-                    let reply = self.outbox.next().await;
-                    self.write(reply).await?;
+                    let (meter, reply) = self.outbox.next().await;
+                    self.write(meter, reply).await?;
                 }
             }
-            Answer::Later(pending) => self.outbox.push_pending(pending),
+            Answer::Later(pending) => {
+                meter.parked_at = Some(Instant::now());
+                self.outbox.push_pending(meter, pending);
+            }
         }
         Ok(())
     }
 
-    async fn write(&mut self, reply: Reply) -> Result<(), Fault> {
+    async fn write(&mut self, meter: Meter, reply: Reply) -> Result<(), Fault> {
+        let response_size = reply.size();
         // A client that does not read its answers is as silent as one that does not ask.
         let written = match reply {
-            Reply::None => return Ok(()),
+            Reply::None => Ok(Ok(())),
             Reply::Close(reason) => return Err(Fault::Protocol(reason)),
             Reply::Bytes(bytes) => {
                 tokio::time::timeout(self.idle_max, self.socket.write_all(&bytes)).await
@@ -224,6 +245,15 @@ impl Connection {
             }
         };
         written.map_err(|_| Fault::Idle)??;
+        if let Some(api) = self.broker.metrics().api(meter.api_key) {
+            api.served(Served {
+                version: meter.version,
+                total: meter.received_at.elapsed(),
+                waited: meter.waited,
+                request_size: meter.size,
+                response_size,
+            });
+        }
         Ok(())
     }
 }

@@ -37,6 +37,19 @@ pub(crate) enum Reply {
     Close(String),
 }
 
+impl Reply {
+    /// Bytes that go to the socket.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Reply::None | Reply::Close(_) => 0,
+            Reply::Bytes(bytes) => bytes.len(),
+            Reply::Files(encoded, _) => {
+                encoded.head.len() + encoded.holes.iter().map(|hole| hole.size).sum::<usize>()
+            }
+        }
+    }
+}
+
 /// How a request is answered.
 pub(crate) enum Answer {
     Ready(Reply),
@@ -55,7 +68,7 @@ pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> 
             let broker = Arc::clone(broker);
             Answer::InOrder(Box::pin(async move {
                 match others(&broker, &ctx, body).await {
-                    Some(body) => encode(&header, &body),
+                    Some(body) => encode(&broker, &header, &body),
                     None => Reply::Close(format!("{:?} has no handler", header.api_key)),
                 }
             }))
@@ -66,33 +79,47 @@ pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> 
 fn produced(broker: &Arc<Broker>, ctx: &Context, header: Header, req: ProduceRequest) -> Answer {
     match produce::append(broker, ctx, req) {
         Produced::Done(outcome) => match outcome {
-            Outcome::Answer(response) => Answer::Ready(encode(&header, &Res::Produce(response))),
+            Outcome::Answer(response) => {
+                Answer::Ready(encode(broker, &header, &Res::Produce(response)))
+            }
             Outcome::Silence => Answer::Ready(Reply::None),
             Outcome::Close(reason) => Answer::Ready(Reply::Close(reason)),
         },
-        Produced::Waiting(waiting) => Answer::Later(Box::pin(async move {
-            encode(&header, &Res::Produce(waiting.answer().await))
-        })),
+        Produced::Waiting(waiting) => {
+            let broker = Arc::clone(broker);
+            Answer::Later(Box::pin(async move {
+                encode(&broker, &header, &Res::Produce(waiting.answer().await))
+            }))
+        }
     }
 }
 
 fn fetched(broker: &Arc<Broker>, ctx: &Context, header: Header, req: FetchRequest) -> Answer {
     match fetch::start(broker, ctx, req) {
-        Fetched::Ready(answer) => Answer::Ready(encode_files(&header, answer)),
-        Fetched::Waiting(waiting) => Answer::InOrder(Box::pin(async move {
-            encode_files(&header, waiting.wait().await)
-        })),
+        Fetched::Ready(answer) => Answer::Ready(encode_files(broker, &header, answer)),
+        Fetched::Waiting(waiting) => {
+            let broker = Arc::clone(broker);
+            Answer::InOrder(Box::pin(async move {
+                encode_files(&broker, &header, waiting.wait().await)
+            }))
+        }
     }
 }
 
-fn encode(header: &Header, body: &Res) -> Reply {
+fn encode(broker: &Broker, header: &Header, body: &Res) -> Reply {
+    if let Some(api) = broker.metrics().api(header.api_key) {
+        api.answered_with(body);
+    }
     match response::encode(header, body) {
         Ok(bytes) => Reply::Bytes(bytes),
         Err(err) => Reply::Close(format!("cannot encode the answer: {err}")),
     }
 }
 
-fn encode_files(header: &Header, answer: fetch::Answer) -> Reply {
+fn encode_files(broker: &Broker, header: &Header, answer: fetch::Answer) -> Reply {
+    if let Some(api) = broker.metrics().api(header.api_key) {
+        api.answered_with_fetch(&answer.response);
+    }
     match response::encode_fetch(header, &answer.response) {
         Ok(encoded) => Reply::Files(encoded, answer.slices),
         Err(err) => Reply::Close(format!("cannot encode the answer: {err}")),

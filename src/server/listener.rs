@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::connection::Connection;
-use crate::broker::Broker;
+use crate::{broker::Broker, metrics::Listener as Counts};
 
 /// Connections that may wait to be accepted (`socket.listen.backlog.size`'s default is 50, too few
 /// for a thousand clients that come back after a restart).
@@ -68,6 +68,7 @@ impl Listener {
 
     /// Accepts until the broker stops.
     pub(crate) async fn serve(self, broker: Arc<Broker>) {
+        let counts = broker.metrics().listener(&self.name);
         let stopping = broker.stopping();
         tokio::pin!(stopping);
         loop {
@@ -76,7 +77,7 @@ impl Listener {
                 () = &mut stopping => return,
             };
             match accepted {
-                Ok((socket, peer)) => self.accept(&broker, socket, peer),
+                Ok((socket, peer)) => self.accept(&broker, &counts, socket, peer),
                 Err(err) => {
                     // Out of descriptors, usually: there is nothing to do but to wait for some.
                     warn!(listener = &*self.name, %err, "cannot accept a connection");
@@ -86,11 +87,18 @@ impl Listener {
         }
     }
 
-    fn accept(&self, broker: &Arc<Broker>, socket: TcpStream, peer: SocketAddr) {
+    fn accept(
+        &self,
+        broker: &Arc<Broker>,
+        counts: &Arc<Counts>,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) {
         let Some(seat) = broker
             .connections()
             .sit_down(peer.ip(), broker.config().max_connections_from(&peer.ip()))
         else {
+            counts.refused.fetch_add(1, Relaxed);
             info!(%peer, "refusing a connection: max.connections or max.connections.per.ip is reached");
             return;
         };
@@ -99,10 +107,21 @@ impl Listener {
             warn!(%peer, %err, "cannot set TCP_NODELAY");
         }
         let connection = Connection::new(Arc::clone(broker), socket, peer, Arc::clone(&self.name));
+        counts.created.fetch_add(1, Relaxed);
+        let open = Open(Arc::clone(counts));
         tokio::spawn(async move {
             connection.serve().await;
-            drop(seat);
+            drop((seat, open));
         });
+    }
+}
+
+/// A connection that has been counted as created; counted as closed when dropped.
+struct Open(Arc<Counts>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.closed.fetch_add(1, Relaxed);
     }
 }
 

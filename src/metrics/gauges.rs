@@ -1,0 +1,135 @@
+//! What is not counted but read off the broker at every scrape.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+};
+
+use replication::partition::Partition;
+
+use super::{Scrape, list};
+use crate::broker::Broker;
+
+/// Kafka's numbers for a broker's states.
+const RUNNING: f64 = 3.0;
+const STOPPING: f64 = 6.0;
+
+/// Has the broker's gauges read at every scrape, for as long as there is a broker.
+pub(crate) fn register(broker: &Arc<Broker>) {
+    let weak = Arc::downgrade(broker);
+    broker.metrics().on_scrape(move |to| {
+        if let Some(broker) = weak.upgrade() {
+            scrape(&broker, to);
+        }
+    });
+}
+
+fn scrape(broker: &Broker, to: &mut Scrape<'_>) {
+    let state = if broker.is_stopping() {
+        STOPPING
+    } else {
+        RUNNING
+    };
+    to.gauge(&list::BROKER_STATE, &[], state);
+    scrape_partitions(broker, to);
+    scrape_cluster(broker, to);
+
+    let sessions = broker
+        .fetch_sessions()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    to.gauge(&list::FETCH_SESSION_COUNT, &[], sessions.len() as f64);
+    to.gauge(
+        &list::FETCH_SESSION_PARTITION_COUNT,
+        &[],
+        sessions.partitions() as f64,
+    );
+}
+
+fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
+    let partitions = broker.partitions().all();
+    let topics: HashSet<&str> = partitions
+        .iter()
+        .map(|partition| &*partition.name().topic)
+        .collect();
+    broker
+        .metrics()
+        .retain_topics(|topic| topics.contains(topic));
+
+    let (mut led, mut under_replicated, mut under_min_isr) = (0, 0, 0);
+    for partition in &partitions {
+        scrape_log(partition, to);
+        let leadership = partition.leadership();
+        if leadership.leader == broker.node_id() {
+            led += 1;
+            under_replicated += usize::from(leadership.isr.len() < leadership.replicas);
+            under_min_isr += usize::from(leadership.isr.len() < leadership.min_insync_replicas);
+        }
+    }
+    to.gauge(&list::PARTITION_COUNT, &[], partitions.len() as f64);
+    to.gauge(&list::LEADER_COUNT, &[], led as f64);
+    to.gauge(
+        &list::UNDER_REPLICATED_PARTITIONS,
+        &[],
+        under_replicated as f64,
+    );
+    to.gauge(
+        &list::UNDER_MIN_ISR_PARTITION_COUNT,
+        &[],
+        under_min_isr as f64,
+    );
+    to.gauge(
+        &list::OFFLINE_REPLICA_COUNT,
+        &[],
+        broker.partitions().offline_count() as f64,
+    );
+
+    let directories = broker.partitions().directories();
+    let opened = directories
+        .iter()
+        .filter(|directory| !directory.is_offline())
+        .count();
+    let offline = broker.config().log_dirs.len().saturating_sub(opened);
+    to.gauge(&list::OFFLINE_LOG_DIRECTORY_COUNT, &[], offline as f64);
+}
+
+fn scrape_log(partition: &Partition, to: &mut Scrape<'_>) {
+    let name = partition.name();
+    let index = name.index.to_string();
+    let labels = [("topic", &*name.topic), ("partition", &*index)];
+    let log = partition.log();
+    to.gauge(&list::LOG_SIZE, &labels, log.size() as f64);
+    to.gauge(&list::LOG_START_OFFSET, &labels, log.start_offset() as f64);
+    to.gauge(&list::LOG_END_OFFSET, &labels, log.end_offset() as f64);
+}
+
+fn scrape_cluster(broker: &Broker, to: &mut Scrape<'_>) {
+    let image = broker.image();
+    let fenced = image
+        .brokers
+        .values()
+        .filter(|broker| broker.fenced)
+        .count();
+    let (mut topics, mut partitions, mut leaderless) = (0, 0, 0);
+    for topic in image.topics() {
+        topics += 1;
+        partitions += topic.partitions.len();
+        leaderless += topic
+            .partitions
+            .values()
+            .filter(|partition| partition.leader < 0)
+            .count();
+    }
+    // The only voter is the active controller for as long as it lives.
+    to.gauge(&list::ACTIVE_CONTROLLER_COUNT, &[], 1.0);
+    to.gauge(
+        &list::ACTIVE_BROKER_COUNT,
+        &[],
+        (image.brokers.len() - fenced) as f64,
+    );
+    to.gauge(&list::FENCED_BROKER_COUNT, &[], fenced as f64);
+    to.gauge(&list::GLOBAL_TOPIC_COUNT, &[], topics as f64);
+    to.gauge(&list::GLOBAL_PARTITION_COUNT, &[], partitions as f64);
+    to.gauge(&list::OFFLINE_PARTITIONS_COUNT, &[], leaderless as f64);
+    to.gauge(&list::LAST_APPLIED_RECORD_OFFSET, &[], image.offset as f64);
+}

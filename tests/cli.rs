@@ -1,0 +1,145 @@
+//! What `sordini` answers on the command line, by the program itself: text, and exit codes.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+const CONFIGURATION_IS_WRONG: i32 = 3;
+
+#[test]
+fn config_shows_every_value_and_where_it_came_from() {
+    let file = Properties::new("num.partitions=2\nbroker.rack = a\n");
+    let output = sordini(
+        &["config", &file.path, "--override", "num.partitions=4"],
+        &[("KAFKA_MESSAGE_MAX_BYTES", "2000")],
+    );
+    assert_eq!(output.status.code(), Some(0));
+    shows(&output.stdout, "num.partitions=4  (--override)");
+    shows(&output.stdout, &format!("broker.rack=a  ({}:2)", file.path));
+    shows(
+        &output.stdout,
+        "message.max.bytes=2000  (env KAFKA_MESSAGE_MAX_BYTES)",
+    );
+    shows(&output.stdout, "fetch.max.bytes=57671680  (default)");
+    shows(
+        &output.stdout,
+        "sordini.metrics.listener=0.0.0.0:9404  (default)",
+    );
+}
+
+#[test]
+fn without_file_and_environment_the_data_is_in_the_working_directory() {
+    let output = sordini(&["config"], &[]);
+    shows(&output.stdout, "log.dirs=./data  (built in)");
+    shows(&output.stdout, "listeners=PLAINTEXT://:9092  (default)");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn every_wrong_value_is_named_before_anything_is_opened() {
+    let file = Properties::new("num.partitions=0\nlog.retention.ms=x\nlog.dirs=/nowhere\n");
+    let output = sordini(&[&file.path], &[]);
+    assert_eq!(output.status.code(), Some(CONFIGURATION_IS_WRONG));
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "error: Invalid value x for configuration log.retention.ms: Not a number of type LONG (set by {0}:2; \
+             allowed: a whole number of -9223372036854775808 to 9223372036854775807)\n\
+             error: Invalid value 0 for configuration num.partitions: Value must be at least 1 (set by {0}:1; \
+             allowed: a whole number of 1 to 2147483647)\n",
+            file.path
+        )
+    );
+}
+
+#[test]
+fn unknown_keys_are_warned_of_by_name() {
+    let file = Properties::new("nosuch.key=1\n");
+    let output = sordini(&["config", &file.path], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "warning: unknown configuration key nosuch.key ({}:1), ignored\n",
+            file.path
+        )
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_that_names_it() {
+    let output = sordini(&["/nowhere/server.properties"], &[]);
+    assert_eq!(output.status.code(), Some(CONFIGURATION_IS_WRONG));
+    assert_eq!(
+        text(&output.stderr),
+        "error: cannot read /nowhere/server.properties: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn help_and_version_say_what_they_are_asked() {
+    let help = sordini(&["--help"], &[]);
+    assert_eq!(help.status.code(), Some(0));
+    for word in [
+        "[server.properties]",
+        "--override",
+        "config",
+        "Exit codes",
+        "SORDINI_LOG",
+    ] {
+        assert!(text(&help.stdout).contains(word), "{word}");
+    }
+    let version = sordini(&["--version"], &[]);
+    assert_eq!(
+        text(&version.stdout),
+        format!("sordini {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn an_override_without_a_value_is_a_wrong_command_line() {
+    let output = sordini(&["--override", "num.partitions"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("key=value is expected"));
+}
+
+fn sordini(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sordini"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program runs")
+}
+
+/// A `server.properties` that goes when the test does.
+struct Properties {
+    path: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Properties {
+    fn new(text: &str) -> Properties {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("server.properties");
+        fs::write(&path, text).expect("a file written");
+        Properties {
+            path: path.to_str().expect("a path in Unicode").to_owned(),
+            _directory: directory,
+        }
+    }
+}
+
+#[track_caller]
+fn shows(stdout: &[u8], line: &str) {
+    let stdout = text(stdout);
+    assert!(
+        stdout.lines().any(|shown| shown == line),
+        "no `{line}` in\n{stdout}"
+    );
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
