@@ -67,6 +67,10 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         },
         bare_row("for comparison: a bare sendfile loop", &bare.send_file),
         bare_row(
+            "for comparison: the same, each MiB asked for",
+            &bare.send_file_when_asked,
+        ),
+        bare_row(
             "for comparison: a bare read and write loop",
             &bare.read_and_write,
         ),
@@ -87,9 +91,10 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     })
 }
 
-/// The two loops, in turns as well.
+/// The loops, in turns as well.
 struct Bare {
     send_file: Samples,
+    send_file_when_asked: Samples,
     read_and_write: Samples,
 }
 
@@ -97,9 +102,10 @@ impl Bare {
     fn measure(bench: &Bench) -> Result<Bare> {
         let file = bench.dir("bare")?.join("segment");
         baseline::make_file(&file, bench.sizes.load_bytes)?;
-        let (mut sent, mut copied) = (Vec::new(), Vec::new());
+        let (mut sent, mut asked, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..bench.runs {
             sent.push(baseline::send_file(&file)?);
+            asked.push(baseline::send_file_when_asked(&file)?);
             copied.push(baseline::read_and_write(&file)?);
         }
         let samples = |costs: &[Cost]| {
@@ -107,6 +113,7 @@ impl Bare {
         };
         Ok(Bare {
             send_file: samples(&sent)?,
+            send_file_when_asked: samples(&asked)?,
             read_and_write: samples(&copied)?,
         })
     }

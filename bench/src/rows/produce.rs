@@ -252,8 +252,8 @@ fn row(
 }
 
 fn bare_loop(bench: &Bench) -> Result<Option<Samples>> {
-    let file = bench.dir("bare")?.join("segment");
-    let run = || baseline::receive_check_write(&file, bench.sizes.load_bytes);
+    let dir = bench.dir("bare")?;
+    let run = || baseline::receive_check_write(&dir, bench.sizes.load_bytes);
     run()?;
     let costs: Vec<Cost> = (0..bench.runs).map(|_| run()).collect::<Result<_>>()?;
     Ok(Samples::new(costs.iter().map(Cost::cpu_seconds_per_gb)))
