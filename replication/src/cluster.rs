@@ -13,11 +13,14 @@ use std::{
     sync::Arc,
 };
 
-use protocol::records::metadata::{
-    AccessControlEntryRecord, BrokerEndpoint, BrokerFeature, BrokerRegistrationChangeRecord,
-    ClientQuotaRecord, ConfigRecord, DelegationTokenRecord, EntityData, FeatureLevelRecord,
-    MetadataRecord, PartitionChangeRecord, PartitionRecord, ProducerIdsRecord,
-    RegisterBrokerRecord, RegisterControllerRecord, TopicRecord, UserScramCredentialRecord,
+use protocol::records::{
+    control::{ControlRecord, KRaftVersionRecord, VotersRecord},
+    metadata::{
+        AccessControlEntryRecord, BrokerEndpoint, BrokerFeature, BrokerRegistrationChangeRecord,
+        ClientQuotaRecord, ConfigRecord, DelegationTokenRecord, EntityData, FeatureLevelRecord,
+        MetadataRecord, PartitionChangeRecord, PartitionRecord, ProducerIdsRecord,
+        RegisterBrokerRecord, RegisterControllerRecord, TopicRecord, UserScramCredentialRecord,
+    },
 };
 use uuid::Uuid;
 
@@ -56,8 +59,22 @@ pub struct ClusterImage {
     topics: Shards<Uuid, Arc<Topic>>,
     topic_ids: Shards<Arc<str>, Uuid>,
     configs: Shards<Resource, Arc<Configs>>,
-    /// Records of a metadata transaction that has begun and not ended: not yet part of the state.
-    transaction: Option<Arc<Vec<(i64, MetadataRecord)>>>,
+    /// A metadata transaction that has begun and not ended: not yet part of the state.
+    transaction: Option<Arc<Transaction>>,
+    /// What control records said about the quorum itself, where it can change (`kraft.version` 1).
+    pub(crate) quorum: Option<Arc<Quorum>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Transaction {
+    began: i64,
+    records: Vec<(i64, MetadataRecord)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Quorum {
+    pub(crate) version: KRaftVersionRecord,
+    pub(crate) voters: VotersRecord,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +177,7 @@ impl ClusterImage {
             topic_ids: Shards::default(),
             configs: Shards::default(),
             transaction: None,
+            quorum: None,
         }
     }
 
@@ -215,9 +233,9 @@ impl ClusterImage {
         self.brokers.get(&broker).is_some_and(|b| b.is_active())
     }
 
-    /// Whether records have been held back because their transaction has not ended.
-    pub fn in_transaction(&self) -> bool {
-        self.transaction.is_some()
+    /// Where the transaction began whose records are held back, because it has not ended.
+    pub(crate) fn transaction_began(&self) -> Option<i64> {
+        self.transaction.as_ref().map(|open| open.began)
     }
 
     /// Folds the record at `offset` into this image.
@@ -228,26 +246,46 @@ impl ClusterImage {
         };
         match (&mut self.transaction, record) {
             (None, MetadataRecord::BeginTransaction(_)) => {
-                self.transaction = Some(Arc::default());
+                self.transaction = Some(Arc::new(Transaction {
+                    began: offset,
+                    records: Vec::new(),
+                }));
             }
             (Some(_), MetadataRecord::BeginTransaction(_)) => {
                 return Err(error("a metadata transaction within another"));
             }
             (Some(_), MetadataRecord::AbortTransaction(_)) => self.transaction = None,
-            (Some(_), MetadataRecord::EndTransaction(_)) => {
-                let held = self.transaction.take().unwrap_or_default();
-                for (offset, record) in held.iter() {
+            (Some(open), MetadataRecord::EndTransaction(_)) => {
+                let ended = Arc::clone(open);
+                self.transaction = None;
+                for (offset, record) in &ended.records {
                     self.apply(*offset, record)?;
                 }
             }
             (None, MetadataRecord::AbortTransaction(_) | MetadataRecord::EndTransaction(_)) => {
                 return Err(error("the end of a metadata transaction that never began"));
             }
-            (Some(held), record) => Arc::make_mut(held).push((offset, record.clone())),
+            (Some(open), record) => {
+                let records = &mut Arc::make_mut(open).records;
+                records.push((offset, record.clone()));
+            }
             (None, record) => self.apply(offset, record)?,
         }
         self.offset = self.offset.max(offset);
         Ok(())
+    }
+
+    /// Folds a control record: most are about the log, two about the quorum.
+    pub(crate) fn replay_control(&mut self, record: &ControlRecord) {
+        match record {
+            ControlRecord::KRaftVersion(version) => {
+                Arc::make_mut(self.quorum.get_or_insert_default()).version = version.clone();
+            }
+            ControlRecord::Voters(voters) => {
+                Arc::make_mut(self.quorum.get_or_insert_default()).voters = voters.clone();
+            }
+            _ => {}
+        }
     }
 
     /// What rebuilds this image when replayed from an empty one: features first, since they say how

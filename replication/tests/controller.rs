@@ -2,22 +2,30 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use protocol::{
+    batch::{Batch, Builder},
+    records::{
+        control::{ControlRecord, LeaderChangeMessage},
+        metadata::{BeginTransactionRecord, FeatureLevelRecord, MetadataRecord, TopicRecord},
+    },
+};
 use sordini_replication::{
     cluster::{ClusterImage, Endpoint, Resource, ResourceKind},
     controller::{
-        Controller, ControllerConfig,
+        Controller, ControllerConfig, Opening,
         brokers::{Registration, SupportedFeature},
         config::ConfigRules,
+        opening,
         topics::{Defaults, NewTopic},
     },
-    error::Refusal,
+    error::{Error, Refusal},
 };
-use storage::{directory::Directory, disk, properties::Identity};
+use storage::{directory::Directory, disk, log::Log, properties::Identity};
 use uuid::Uuid;
 
 const CLUSTER: &str = "Epf03KCDRG26zMUBfbeQpw";
@@ -40,6 +48,7 @@ async fn what_was_decided_is_there_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_cluster_begins_as_apache_kafkas_does() {
     let dir = tempfile::tempdir().unwrap();
+    assert_eq!(found(dir.path()), Opening::New);
     let node = Node::start(dir.path()).await;
     let image = node.controller.image();
     assert_eq!(image.epoch, 1);
@@ -54,6 +63,244 @@ async fn a_new_cluster_begins_as_apache_kafkas_does() {
     assert_eq!(epoch, image.offset + 1);
     assert!(node.controller.image().is_active(NODE));
     node.stop(epoch).await;
+    assert_eq!(found(dir.path()), Opening::Ours);
+}
+
+/// A broker that was killed leads on under a new epoch, so that consumers can tell what it lost; one
+/// that stopped in good order has lost nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_kill_changes_leader_epochs() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let epoch = node.register().await;
+    node.create("orders", 1).await;
+    node.stop(epoch).await;
+
+    let node = Node::start(dir.path()).await;
+    let epoch = node.register().await;
+    assert_eq!(node.leader_epoch("orders"), 0);
+    node.kill().await;
+
+    let node = Node::start(dir.path()).await;
+    node.register().await;
+    assert_eq!(node.leader_epoch("orders"), 1);
+    assert_ne!(epoch, node.controller.image().brokers[&NODE].epoch);
+    node.kill().await;
+}
+
+/// The metadata log is not fsynced: after a power cut any part of its end may be gone, and half a
+/// batch may be left. Raft's log has it all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_metadata_log_lost_is_applied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.register().await;
+    for name in ["a", "b", "c"] {
+        node.create(name, 2).await;
+    }
+    let before = node.controller.image();
+    node.kill().await;
+
+    let log = segment(dir.path(), 0);
+    let whole = std::fs::read(&log).unwrap();
+    for kept in (0..whole.len()).step_by(97).rev() {
+        std::fs::write(&log, &whole[..kept]).unwrap();
+        let node = Node::start(dir.path()).await;
+        assert_same(&node.controller.image(), &before);
+        node.kill().await;
+        assert_eq!(std::fs::read(&log).unwrap(), whole, "from {kept} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_from_a_checkpoint_knows_what_the_whole_log_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start_with(dir.path(), |config| config.snapshot_bytes = 2_000).await;
+    let epoch = node.register().await;
+    for at in 0..20 {
+        node.create(&format!("topic-{at}"), 2).await;
+    }
+    let before = node.controller.image();
+    node.stop(epoch).await;
+
+    let checkpoints = checkpoints(dir.path());
+    assert!(!checkpoints.is_empty());
+    let node = Node::start(dir.path()).await;
+    assert_same(&node.controller.image(), &before);
+    node.stop(epoch).await;
+
+    // A checkpoint that is not whole is passed over: the log is still there from its start.
+    for path in checkpoints {
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    }
+    let node = Node::start(dir.path()).await;
+    assert_same(&node.controller.image(), &before);
+    node.stop(epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_history_goes_once_a_checkpoint_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start_with(dir.path(), |config| {
+        config.snapshot_bytes = 2_000;
+        config.retention_bytes = 0;
+        config.log.segment_bytes = 4_000;
+    })
+    .await;
+    let epoch = node.register().await;
+    for at in 0..50 {
+        node.create(&format!("topic-{at}"), 2).await;
+    }
+    let before = node.controller.image();
+    node.stop(epoch).await;
+    assert_eq!(checkpoints(dir.path()).len(), 1);
+
+    let node = Node::start(dir.path()).await;
+    assert!(0 < node.controller.log().start_offset());
+    assert_same(&node.controller.image(), &before);
+    node.stop(epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_apache_kafka_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let orders = Uuid::from_u128(4711);
+    write_as_kafka(dir.path(), |log| {
+        log.append(&leader_change(), 3, 0).unwrap();
+        log.append(
+            &records(&[feature("metadata.version", 33), topic("orders", orders)]),
+            3,
+            0,
+        )
+        .unwrap();
+        // Its transaction never ended: as if it had not begun.
+        let begin = MetadataRecord::BeginTransaction(BeginTransactionRecord { name: None });
+        log.append(
+            &records(&[begin, topic("ghost", Uuid::from_u128(42))]),
+            3,
+            0,
+        )
+        .unwrap();
+    });
+    std::fs::write(metadata(dir.path()).join("quorum-state"), QUORUM_STATE).unwrap();
+    assert_eq!(found(dir.path()), Opening::Kafkas);
+
+    let node = Node::start(dir.path()).await;
+    let image = node.controller.image();
+    assert_eq!(image.topic("orders").unwrap().id, orders);
+    assert!(image.topic("ghost").is_none());
+    // Above the epoch in quorum-state, which Kafka's next one would have been too.
+    assert_eq!(image.epoch, 8);
+    let epoch = node.register().await;
+    node.create("more", 1).await;
+    let before = node.controller.image();
+    node.stop(epoch).await;
+    assert_eq!(found(dir.path()), Opening::Ours);
+
+    let node = Node::start(dir.path()).await;
+    assert_same(&node.controller.image(), &before);
+    node.stop(epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_apache_kafka_wrote_after_us_is_taken_over_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let epoch = node.register().await;
+    node.stop(epoch).await;
+    write_as_kafka(dir.path(), |log| {
+        log.append(&leader_change(), 9, 0).unwrap();
+        log.append(&records(&[topic("orders", Uuid::from_u128(1 << 70))]), 9, 0)
+            .unwrap();
+    });
+    // A take-over that a crash cut short is begun again.
+    std::fs::create_dir(metadata(dir.path()).join("raft.new")).unwrap();
+    std::fs::write(metadata(dir.path()).join("raft.new/CURRENT"), "half").unwrap();
+
+    let node = Node::start(dir.path()).await;
+    let image = node.controller.image();
+    assert!(image.topic("orders").is_some());
+    assert_eq!(image.epoch, 10);
+    assert!(!metadata(dir.path()).join("raft.new").exists());
+    node.stop(epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quorum_of_others_is_not_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    write_as_kafka(dir.path(), |log| {
+        log.append(&leader_change(), 3, 0).unwrap();
+    });
+    let state = QUORUM_STATE.replace("\"voterId\":1", "\"voterId\":2");
+    std::fs::write(metadata(dir.path()).join("quorum-state"), state).unwrap();
+    let Err(err) = Node::try_start(dir.path(), |_| ()).await else {
+        panic!("it started");
+    };
+    assert!(err.to_string().contains("quorum of the nodes [2]"), "{err}");
+    assert!(!metadata(dir.path()).join("raft").exists());
+}
+
+const QUORUM_STATE: &str = r#"{"clusterId":"","leaderId":1,"leaderEpoch":7,"votedId":-1,"appliedOffset":0,"currentVoters":[{"voterId":1}],"data_version":0}"#;
+
+fn metadata(dir: &Path) -> PathBuf {
+    dir.join("__cluster_metadata-0")
+}
+
+fn segment(dir: &Path, base_offset: i64) -> PathBuf {
+    metadata(dir).join(format!("{base_offset:020}.log"))
+}
+
+fn checkpoints(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(metadata(dir)).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|ext| ext == "checkpoint"))
+        .collect()
+}
+
+fn found(dir: &Path) -> Opening {
+    opening(&*disk::real(), dir).unwrap()
+}
+
+/// Writes to the metadata log without our controller.
+fn write_as_kafka(dir: &Path, write: impl FnOnce(&Log)) {
+    let directory = Directory::open(disk::real(), dir, &identity(), 100, now()).unwrap();
+    let config = storage::config::Config::default();
+    let log = directory
+        .open_log("__cluster_metadata-0", config, now())
+        .unwrap();
+    write(&log);
+    directory.close(-1).unwrap();
+}
+
+fn leader_change() -> Batch {
+    let (key, value) = ControlRecord::LeaderChange(LeaderChangeMessage::default()).encode();
+    let mut batch = Builder::new().control();
+    batch.push(0, Some(&key), Some(&value), &[]);
+    batch.build().unwrap()
+}
+
+fn records(records: &[MetadataRecord]) -> Batch {
+    let mut batch = Builder::new();
+    for record in records {
+        batch.push(0, None, Some(&record.encode()), &[]);
+    }
+    batch.build().unwrap()
+}
+
+fn feature(name: &str, feature_level: i16) -> MetadataRecord {
+    MetadataRecord::FeatureLevel(FeatureLevelRecord {
+        name: name.to_owned(),
+        feature_level,
+    })
+}
+
+fn topic(name: &str, topic_id: Uuid) -> MetadataRecord {
+    MetadataRecord::Topic(TopicRecord {
+        name: name.to_owned(),
+        topic_id,
+    })
 }
 
 struct Node {
@@ -63,14 +310,21 @@ struct Node {
 
 impl Node {
     async fn start(dir: &Path) -> Node {
+        Node::start_with(dir, |_| ()).await
+    }
+
+    async fn start_with(dir: &Path, change: impl FnOnce(&mut ControllerConfig)) -> Node {
+        Node::try_start(dir, change).await.unwrap()
+    }
+
+    async fn try_start(
+        dir: &Path,
+        change: impl FnOnce(&mut ControllerConfig),
+    ) -> Result<Node, Error> {
         let disk = disk::real();
-        let identity = Identity {
-            cluster_id: CLUSTER.to_owned(),
-            node_id: NODE,
-        };
-        let directory = Directory::open(disk.clone(), dir, &identity, 100, now()).unwrap();
+        let directory = Directory::open(disk.clone(), dir, &identity(), 100, now()).unwrap();
         let directory = Arc::new(directory);
-        let controller = Controller::start(ControllerConfig {
+        let mut config = ControllerConfig {
             node_id: NODE,
             voters: BTreeMap::from([(NODE, "localhost:9093".to_owned())]),
             cluster_id: CLUSTER.to_owned(),
@@ -91,13 +345,13 @@ impl Node {
                 replication_factor: 1,
             },
             rules: Arc::new(AnyConfig),
-        })
-        .await
-        .unwrap();
-        Node {
+        };
+        change(&mut config);
+        let controller = Controller::start(config).await?;
+        Ok(Node {
             controller,
             directory,
-        }
+        })
     }
 
     async fn register(&self) -> i64 {
@@ -134,10 +388,19 @@ impl Node {
         created.unwrap().remove(0).unwrap();
     }
 
+    fn leader_epoch(&self, topic: &str) -> i32 {
+        let image = self.controller.image();
+        image.partition(topic, 0).unwrap().leader_epoch
+    }
+
     async fn stop(self, epoch: i64) {
         self.controller.shutdown().await;
-        drop(self.controller);
         self.directory.close(epoch).unwrap();
+    }
+
+    /// Leaves the directory without a word: nothing is closed but what would lock it.
+    async fn kill(self) {
+        self.controller.shutdown().await;
     }
 }
 
@@ -145,6 +408,13 @@ impl Node {
 fn assert_same(found: &ClusterImage, want: &ClusterImage) {
     assert_eq!(found.records(), want.records());
     assert_eq!((found.offset, found.epoch), (want.offset, want.epoch));
+}
+
+fn identity() -> Identity {
+    Identity {
+        cluster_id: CLUSTER.to_owned(),
+        node_id: NODE,
+    }
 }
 
 fn features() -> BTreeMap<String, i16> {

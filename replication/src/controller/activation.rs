@@ -10,41 +10,13 @@ use storage::disk::Disk;
 use uuid::Uuid;
 
 use super::{
-    ControllerConfig,
-    checkpoint::Checkpoint,
-    features::ELIGIBLE_LEADER_REPLICAS,
-    metadata_log::{MetadataLog, TOPIC_ID, leader_change},
-    proposer::{Draft, now},
-    raft_log::RaftLog,
+    ControllerConfig, checkpoint::Checkpoint, features::ELIGIBLE_LEADER_REPLICAS,
+    metadata_log::leader_change, proposer::Draft,
 };
 use crate::{
     cluster::{METADATA_VERSION, Resource},
     error::Error,
 };
-
-/// The metadata log's directory, in the log directory.
-const LOG: &str = "__cluster_metadata-0";
-
-/// Raft's database, in the metadata log's directory: Apache Kafka passes over it there.
-const DATABASE: &str = "raft";
-
-pub(super) fn open_log(config: &ControllerConfig) -> Result<MetadataLog, Error> {
-    let log = config.directory.open_log(LOG, config.log.clone(), now())?;
-    if config.directory.topic_id(LOG)?.is_none() {
-        config.directory.set_topic_id(LOG, TOPIC_ID)?;
-    }
-    let dir = config.directory.path().join(LOG);
-    Ok(MetadataLog::new(
-        log,
-        config.disk.clone(),
-        &dir,
-        config.retention_bytes,
-    ))
-}
-
-pub(super) fn open_database(log: &MetadataLog) -> Result<RaftLog, Error> {
-    RaftLog::open(&log.dir().join(DATABASE))
-}
 
 pub(super) fn decide(
     config: &ControllerConfig,

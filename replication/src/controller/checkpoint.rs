@@ -175,6 +175,14 @@ fn encode(image: &ClusterImage) -> Result<Bytes, Error> {
         ..SnapshotHeaderRecord::default()
     };
     add(control_batch(&ControlRecord::SnapshotHeader(header), now))?;
+    if let Some(quorum) = &image.quorum {
+        for record in [
+            ControlRecord::KRaftVersion(quorum.version.clone()),
+            ControlRecord::Voters(quorum.voters.clone()),
+        ] {
+            add(control_batch(&record, now))?;
+        }
+    }
 
     let mut batch = Builder::new();
     for record in image.records() {

@@ -77,6 +77,15 @@ impl MetadataLog {
         self.log.end_offset()
     }
 
+    pub(super) fn latest_epoch(&self) -> i32 {
+        self.log.latest_epoch().unwrap_or(0)
+    }
+
+    /// The epoch of what is right before `offset`; 0 before the first.
+    pub(super) fn epoch_before(&self, offset: i64) -> i32 {
+        self.log.epoch_at(offset - 1).unwrap_or(0)
+    }
+
     /// Appends an agreed batch and says at which offset.
     pub(super) fn append(&self, batch: &Batch, epoch: i32) -> Result<i64, Error> {
         // The batch's own time, not the clock's: segments then roll at the same place everywhere.
@@ -169,20 +178,22 @@ pub(super) fn fold(
     let corrupt = |offset: i64, why: &dyn std::fmt::Display| {
         Error::Corrupt(format!("metadata record at offset {offset}: {why}"))
     };
-    // Control batches are about the log, not the cluster: who leads it, what a file holds.
-    if !header.is_control() {
-        let records = batch
-            .records(usize::MAX)
-            .map_err(|err| corrupt(base_offset, &err))?;
-        for record in records {
-            let record = record.map_err(|err| corrupt(base_offset, &err))?;
-            // The batch may not have been given its offset when it was read.
-            let offset = base_offset + i64::from(record.offset_delta);
-            let value = record
-                .value
-                .ok_or_else(|| corrupt(offset, &"it is empty"))?;
-            let metadata =
-                MetadataRecord::decode(value).map_err(|err| corrupt(offset, &err))?;
+    let records = batch
+        .records(usize::MAX)
+        .map_err(|err| corrupt(base_offset, &err))?;
+    for record in records {
+        let record = record.map_err(|err| corrupt(base_offset, &err))?;
+        // The batch may not know its place yet.
+        let offset = base_offset + i64::from(record.offset_delta);
+        let value = record
+            .value
+            .ok_or_else(|| corrupt(offset, &"it is empty"))?;
+        if header.is_control() {
+            let key = record.key.unwrap_or_default();
+            let control = ControlRecord::decode(key, value).map_err(|err| corrupt(offset, &err))?;
+            image.replay_control(&control);
+        } else {
+            let metadata = MetadataRecord::decode(value).map_err(|err| corrupt(offset, &err))?;
             image.replay(offset, &metadata)?;
         }
     }

@@ -22,6 +22,7 @@ pub mod features;
 mod images;
 pub mod leaders;
 mod metadata_log;
+mod opening;
 mod placement;
 pub mod producer_ids;
 mod proposer;
@@ -37,7 +38,6 @@ use protocol::records::metadata::MetadataRecord;
 use storage::{directory::Directory, disk::Disk};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::metadata_log::{TOPIC, TOPIC_ID};
 use self::{
     brokers::Registration,
     config::{ConfigRules, Operation, Replacement},
@@ -50,6 +50,10 @@ use self::{
     proposer::{Message, Proposal, Proposer},
     raft_state::State,
     topics::{Created, Defaults, Deleted, MorePartitions, NewTopic, TopicRef},
+};
+pub use self::{
+    metadata_log::{TOPIC, TOPIC_ID},
+    opening::{Opening, opening},
 };
 use crate::{
     cluster::{ClusterImage, Endpoint, Resource},
@@ -154,17 +158,19 @@ impl Controller {
                 config.node_id
             )));
         }
-        let (cluster_id, node_id) = (config.cluster_id.clone(), config.node_id);
-        let (config, state, raft_log) = blocking(move || {
-            let log = activation::open_log(&config)?;
-            let raft_log = activation::open_database(&log)?;
-            raft_log.identify(node_id, &cluster_id)?;
-            let state = State::open(&cluster_id, log, raft_log.clone())?;
-            Ok((config, state, raft_log))
+        let node_id = config.node_id;
+        let opened = opening::open(&config).await?;
+        let (raft_log, closed) = opened.database;
+        let state = blocking({
+            let (cluster_id, raft_log) = (config.cluster_id.clone(), raft_log.clone());
+            move || {
+                raft_log.identify(node_id, &cluster_id)?;
+                State::open(&cluster_id, opened.log, raft_log)
+            }
         })
         .await?;
         let (images, log) = (state.images(), state.metadata_log());
-        let raft = raft::start(node_id, &config.voters, raft_log.clone(), state).await?;
+        let raft = raft::start(node_id, &config.voters, raft_log, state).await?;
 
         let (proposals, queue) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
@@ -175,7 +181,7 @@ impl Controller {
             proposals,
             log: log.clone(),
         });
-        let mut proposer = Proposer::new(config, raft, images, log, raft_log, queue);
+        let mut proposer = Proposer::new(config, raft, images, log, closed, queue);
         proposer.activate().await?;
         tokio::spawn(proposer.run());
         Ok(Controller { shared })

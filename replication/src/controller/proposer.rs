@@ -20,12 +20,14 @@ use super::{
     images::Images,
     metadata_log::{MetadataLog, fold, record_batch},
     raft::{Batches, Raft, fatal},
-    raft_log::RaftLog,
+    raft_log::Closed,
 };
 use crate::{cluster::ClusterImage, error::Error};
 
 /// No more joins an entry that has come to this size.
 const ENTRY_SIZE: usize = 4 << 20;
+
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the proposer is asked.
 pub(super) enum Message {
@@ -65,7 +67,7 @@ pub(super) struct Proposer {
     raft: Raft,
     images: Arc<Images>,
     log: Arc<MetadataLog>,
-    raft_log: RaftLog,
+    database_closed: Closed,
     queue: mpsc::Receiver<Message>,
     dice: Dice,
     checkpoints: CheckpointPolicy,
@@ -79,7 +81,7 @@ impl Proposer {
         raft: Raft,
         images: Arc<Images>,
         log: Arc<MetadataLog>,
-        raft_log: RaftLog,
+        database_closed: Closed,
         queue: mpsc::Receiver<Message>,
     ) -> Proposer {
         let [seed, _] = halves(Uuid::new_v4());
@@ -94,7 +96,7 @@ impl Proposer {
             raft,
             images,
             log,
-            raft_log,
+            database_closed,
             queue,
             dice: Dice::new(seed),
             checkpoints,
@@ -136,7 +138,12 @@ impl Proposer {
                 self.checkpoint().await;
             }
         }
+        let stopping = self.stopping.take();
         self.close().await;
+        if let Some(stopping) = stopping {
+            // Who asked may not have waited.
+            let _ = stopping.send(());
+        }
     }
 
     async fn propose(&mut self, first: Proposal) {
@@ -218,17 +225,18 @@ impl Proposer {
         if let Err(err) = self.raft.shutdown().await {
             tracing::error!(error = %err, "the controller's Raft did not stop in good order");
         }
-        let (log, raft_log) = (self.log, self.raft_log);
-        let closed = super::blocking(move || {
-            raft_log.close();
-            log.close()
-        });
-        if let Err(err) = closed.await {
-            tracing::error!(error = %err, "the metadata log did not close in good order");
+        // Its last handle goes with one of Raft's tasks, soon after; who opens the directory next
+        // must find the database unlocked.
+        drop(self.raft);
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.database_closed)
+            .await
+            .is_err()
+        {
+            tracing::error!("the controller's database is still in use");
         }
-        if let Some(stopped) = self.stopping {
-            // Who asked may not have waited.
-            let _ = stopped.send(());
+        let log = self.log;
+        if let Err(err) = super::blocking(move || log.close()).await {
+            tracing::error!(error = %err, "the metadata log did not close in good order");
         }
     }
 }

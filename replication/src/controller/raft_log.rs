@@ -13,7 +13,13 @@
 //! - The database is tuned to be small, not fast: it holds a few thousand entries, and its reads are
 //!   those of a start.
 
-use std::{fmt::Debug, io, ops::Bound, ops::RangeBounds, path::Path, sync::Arc};
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, Deref, RangeBounds},
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::{Buf, BufMut, Bytes};
 use openraft::{
@@ -21,7 +27,10 @@ use openraft::{
     RaftLogReader, StorageError, StorageIOError,
     storage::{LogFlushed, RaftLogStorage},
 };
+use protocol::batch::Batch;
 use rocksdb::{DB, DBIterator, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+
+use tokio::sync::oneshot;
 
 use super::raft::{Batches, Entry, LogId, Membership, NodeId, StoredMembership, TypeConfig, Vote};
 use crate::error::Error;
@@ -47,14 +56,46 @@ pub(super) struct Base {
 
 #[derive(Clone)]
 pub(super) struct RaftLog {
-    db: Arc<DB>,
+    db: Arc<Database>,
+}
+
+/// Resolves, with an error, once the last handle on the database is gone and it is closed.
+pub(super) type Closed = oneshot::Receiver<()>;
+
+struct Database {
+    db: DB,
+    /// Dropped after the database.
+    _closed: oneshot::Sender<()>,
+}
+
+impl Deref for Database {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        &self.db
+    }
 }
 
 impl RaftLog {
-    pub(super) fn open(dir: &Path) -> Result<RaftLog, Error> {
-        Ok(RaftLog {
-            db: Arc::new(DB::open(&options(), dir)?),
-        })
+    pub(super) fn open(dir: &Path) -> Result<(RaftLog, Closed), Error> {
+        let db = DB::open(&options(), dir)?;
+        let (sender, closed) = oneshot::channel();
+        let db = Arc::new(Database {
+            db,
+            _closed: sender,
+        });
+        Ok((RaftLog { db }, closed))
+    }
+
+    /// A database that starts after `base`, as if everything before it had been purged.
+    pub(super) fn seed(&self, base: &Base, vote: &Vote) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        batch.put(BASE, encode_base(base));
+        batch.put(VOTE, encode_vote(vote));
+        if let Some(applied) = &base.applied {
+            batch.put(PURGED, encode_log_id(applied));
+        }
+        Ok(self.db.write_opt(batch, &synced())?)
     }
 
     /// Binds a new database to this node, or checks that it is this node's.
@@ -70,40 +111,44 @@ impl RaftLog {
         }
     }
 
-    pub(super) fn base(&self) -> Result<Option<Base>, Error> {
-        self.db
-            .get(BASE)?
-            .map(|bytes| decode_base(&bytes).ok_or_else(|| damaged("base")))
-            .transpose()
+    /// Where the metadata log stood when Raft's log was last cut; its start, if it never was.
+    pub(super) fn base(&self) -> Result<Base, Error> {
+        match self.db.get(BASE)? {
+            Some(bytes) => decode_base(&bytes).ok_or_else(|| damaged("base")),
+            None => Ok(Base {
+                applied: None,
+                membership: StoredMembership::default(),
+                end_offset: 0,
+            }),
+        }
+    }
+
+    /// Where the metadata log stands with the newest entry that is whole in it, if it ends at `limit`.
+    pub(super) fn end(&self, base: &Base, limit: i64) -> Result<Base, Error> {
+        let mut end = base.clone();
+        let first = base.applied.map_or(0, |id| id.index + 1);
+        for item in self.scan(first) {
+            let (key, value) = item?;
+            let Some(index) = entry_index(&key) else {
+                break;
+            };
+            let entry = decode_entry(index, &value).ok_or_else(|| damaged("entry"))?;
+            let end_offset = end.end_offset + span(&entry)?;
+            if limit < end_offset {
+                break;
+            }
+            end.end_offset = end_offset;
+            end.applied = Some(entry.log_id);
+            if let EntryPayload::Membership(changed) = entry.payload {
+                end.membership = StoredMembership::new(Some(entry.log_id), changed);
+            }
+        }
+        Ok(end)
     }
 
     /// The metadata log is on disk up to here: entries up to `applied` may go.
     pub(super) fn set_base(&self, base: &Base) -> Result<(), Error> {
         Ok(self.db.put_opt(BASE, encode_base(base), &synced())?)
-    }
-
-    /// Calls `each` with the entries after `after`, in order, until it breaks.
-    pub(super) fn walk(
-        &self,
-        after: Option<LogId>,
-        mut each: impl FnMut(Entry) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let first = after.map_or(0, |id| id.index + 1);
-        for item in self.scan(first) {
-            let (key, value) = item?;
-            let Some(index) = entry_index(&key) else {
-                return Ok(());
-            };
-            let entry = decode_entry(index, &value).ok_or_else(|| damaged("entry"))?;
-            if !each(entry)? {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn close(&self) {
-        self.db.cancel_all_background_work(true);
     }
 
     fn scan(&self, first: u64) -> DBIterator<'_> {
@@ -127,7 +172,7 @@ impl RaftLog {
         }
     }
 
-    fn vote(&self) -> Result<Option<Vote>, Error> {
+    pub(super) fn vote(&self) -> Result<Option<Vote>, Error> {
         self.db
             .get(VOTE)?
             .map(|bytes| decode_vote(&bytes).ok_or_else(|| damaged("vote")))
@@ -260,6 +305,8 @@ fn options() -> Options {
     options.set_max_manifest_file_size(1 << 20);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);
+    // What it has to say is kilobytes of its options, at each start.
+    options.set_log_level(rocksdb::LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     let mut table = rocksdb::BlockBasedOptions::default();
@@ -293,6 +340,19 @@ fn failed<E: std::error::Error + 'static>(
 
 fn damaged(what: &str) -> Error {
     Error::Corrupt(format!("the controller's database holds a damaged {what}"))
+}
+
+/// How many offsets an entry takes in the metadata log.
+fn span(entry: &Entry) -> Result<i64, Error> {
+    let EntryPayload::Normal(batches) = &entry.payload else {
+        return Ok(0);
+    };
+    let batches = Batch::split(batches.0.clone())
+        .map_err(|err| Error::Corrupt(format!("Raft entry {}: {err}", entry.log_id)))?;
+    let spans = batches
+        .iter()
+        .map(|batch| i64::from(batch.header().last_offset_delta) + 1);
+    Ok(spans.sum())
 }
 
 fn entry_key(index: u64) -> Vec<u8> {

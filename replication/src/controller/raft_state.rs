@@ -41,11 +41,7 @@ impl State {
         mut log: MetadataLog,
         raft_log: RaftLog,
     ) -> Result<State, Error> {
-        let base = raft_log.base()?.unwrap_or(Base {
-            applied: None,
-            membership: StoredMembership::default(),
-            end_offset: 0,
-        });
+        let base = raft_log.base()?;
         if log.end_offset() < base.end_offset {
             return Err(Error::Corrupt(format!(
                 "the metadata log ends at {}, but was on disk up to {}: part of it is lost",
@@ -55,22 +51,10 @@ impl State {
         }
 
         let Base {
-            mut applied,
-            mut membership,
-            mut end_offset,
-        } = base.clone();
-        raft_log.walk(base.applied, |entry| {
-            let end = end_offset + span(&entry)?;
-            if log.end_offset() < end {
-                return Ok(false);
-            }
-            end_offset = end;
-            applied = Some(entry.log_id);
-            if let EntryPayload::Membership(changed) = entry.payload {
-                membership = StoredMembership::new(Some(entry.log_id), changed);
-            }
-            Ok(true)
-        })?;
+            applied,
+            membership,
+            end_offset,
+        } = raft_log.end(&base, log.end_offset())?;
         if end_offset < log.end_offset() {
             tracing::info!(
                 from = log.end_offset(),
@@ -127,19 +111,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// How many offsets an entry takes in the metadata log.
-fn span(entry: &Entry) -> Result<i64, Error> {
-    let EntryPayload::Normal(batches) = &entry.payload else {
-        return Ok(0);
-    };
-    let batches = Batch::split(batches.0.clone())
-        .map_err(|err| Error::Corrupt(format!("Raft entry {}: {err}", entry.log_id)))?;
-    let spans = batches
-        .iter()
-        .map(|batch| i64::from(batch.header().last_offset_delta) + 1);
-    Ok(spans.sum())
 }
 
 impl RaftStateMachine<TypeConfig> for State {
