@@ -135,15 +135,27 @@ impl<T> Change<'_, T> {
             BROKER_LOGGER => return Err(why_no_logger(node_id, self)),
             other => return invalid(&format!("Unknown resource type {other}")),
         };
-        if kind == ResourceKind::Broker && !self.name.is_empty() {
-            // The empty name is the default of all brokers.
-            let id = node(self.name)?;
-            if id != node_id {
-                return invalid(&format!(
-                    "Unexpected broker id, expected {node_id}, but received {}",
-                    self.name
-                ));
+        match (kind, self.name) {
+            // The default of all brokers. Nothing else has such a default.
+            (ResourceKind::Broker, "") => (),
+            (ResourceKind::Broker, name) => {
+                let id = node(name)?;
+                if id != node_id {
+                    return invalid(&format!(
+                        "Unexpected broker id, expected {node_id}, but received {name}"
+                    ));
+                }
             }
+            (ResourceKind::Topic, "") => {
+                return invalid("Default topic resources are not allowed.");
+            }
+            (ResourceKind::Group, "") => {
+                return invalid("Default group resources are not allowed.");
+            }
+            (ResourceKind::ClientMetrics, "") => {
+                return invalid("Subscription name can't be empty");
+            }
+            _ => (),
         }
         Ok(Resource {
             kind,

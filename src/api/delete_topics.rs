@@ -172,7 +172,7 @@ fn result(name: Option<TopicName>, id: Uuid, outcome: Result<(), &Error>) -> Del
         Ok(()) => result,
         Err(err) => result
             .with_error_code(err.code().code())
-            .with_error_message(err.message().map(Into::into)),
+            .with_error_message(err.explained().map(Into::into)),
     }
 }
 

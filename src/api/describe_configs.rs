@@ -20,7 +20,6 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::error::ErrorCode;
 use replication::{
     cluster::{ClusterImage, ResourceKind},
     controller::topics,
@@ -69,9 +68,15 @@ pub(crate) fn handle(
                 }
                 result.with_configs(configs)
             }
-            Err(err) => result
-                .with_error_code(err.code().code())
-                .with_error_message(Some(err.message().unwrap_or_default().into())),
+            Err(err) => {
+                let message = match err {
+                    Error::UnknownResourceType => err.explained(),
+                    _ => err.message(),
+                };
+                result
+                    .with_error_code(err.code().code())
+                    .with_error_message(Some(message.unwrap_or_default().into()))
+            }
         }
     });
     DescribeConfigsResponse::default().with_results(results.collect())
@@ -113,7 +118,7 @@ fn describe(
         CLIENT_METRICS => config.describe_client_metrics(overrides(ResourceKind::ClientMetrics)),
         GROUP if name.is_empty() => return Err(invalid("Group name must not be empty")),
         GROUP => config.describe_group(overrides(ResourceKind::Group)),
-        _ => return Err(invalid(&ErrorCode::InvalidRequest.to_string())),
+        _ => return Err(Error::UnknownResourceType),
     };
     Ok(entries.into_iter().map(result).collect())
 }

@@ -99,9 +99,9 @@ fn nodes(image: &ClusterImage) -> Vec<Node> {
 }
 
 fn refused(index: i32) -> PartitionData {
-    let code = Error::UnknownTopicOrPartition.code();
+    let err = Error::UnknownTopicOrPartition;
     PartitionData::default()
         .with_partition_index(index)
-        .with_error_code(code.code())
-        .with_error_message(Some(code.to_string().into()))
+        .with_error_code(err.code().code())
+        .with_error_message(err.explained().map(Into::into))
 }

@@ -75,7 +75,7 @@ fn partition(index: i32, err: Option<&Error>) -> PartitionResult {
         None => result.with_error_message(None),
         Some(err) => result
             .with_error_code(err.code().code())
-            .with_error_message(err.message().map(Into::into)),
+            .with_error_message(err.explained().map(Into::into)),
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Error {
     TopicDeletionDisabled,
     /// The topic keeps the newest record of each key for good: nothing of it may be cut off.
     DeletionIsNotThePolicy,
+    /// Nothing that has configs is of this type.
+    UnknownResourceType,
     /// No log directory of this broker has this path.
     LogDirNotFound,
     /// The time-out of the request was over before it could be done.
@@ -98,7 +100,9 @@ impl Error {
             Self::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
             Self::InternalTopic | Self::InvalidTopicName => ErrorCode::InvalidTopicException,
             Self::LeaderNotAvailable => ErrorCode::LeaderNotAvailable,
-            Self::InvalidRequest(_) | Self::DuplicatePartition => ErrorCode::InvalidRequest,
+            Self::InvalidRequest(_) | Self::DuplicatePartition | Self::UnknownResourceType => {
+                ErrorCode::InvalidRequest
+            }
             Self::UnsupportedTimestamp => ErrorCode::UnsupportedVersion,
             Self::ShuttingDown => ErrorCode::NotLeaderOrFollower,
             Self::NotReadYet => ErrorCode::UnknownServerError,
@@ -190,6 +194,13 @@ impl Error {
         }
     }
 
+    /// The same for requests whose answers always say something: what a real broker says with the code
+    /// if there is nothing better to say.
+    pub(crate) fn explained(&self) -> Option<String> {
+        let said = self.message();
+        said.or_else(|| usual_message(self.code()).map(str::to_owned))
+    }
+
     /// The records that are to blame, by their index in the batch.
     pub(crate) fn records(&self, partition: &str) -> Vec<(i32, String)> {
         let (errors, range): (&RecordErrors, _) = match self {
@@ -253,6 +264,24 @@ fn refused(reason: Reason) -> ErrorCode {
     }
 }
 
+fn usual_message(code: ErrorCode) -> Option<&'static str> {
+    Some(match code {
+        ErrorCode::UnknownTopicOrPartition => "This server does not host this topic-partition.",
+        ErrorCode::UnknownTopicId => "This server does not host this topic ID.",
+        ErrorCode::TopicDeletionDisabled => "Topic deletion is disabled.",
+        ErrorCode::ElectionNotNeeded => "Leader election not needed for topic partition.",
+        ErrorCode::PreferredLeaderNotAvailable => "The preferred leader was not available.",
+        ErrorCode::EligibleLeadersNotAvailable => {
+            "Eligible topic partition leaders are not available."
+        }
+        ErrorCode::InvalidRequest => {
+            "This most likely occurs because of a request being malformed by the client library or \
+             the message was sent to an incompatible broker. See the broker logs for more details."
+        }
+        _ => return None,
+    })
+}
+
 fn inadmissible(refusal: &Inadmissible) -> ErrorCode {
     match refusal {
         Inadmissible::TooLarge { .. } => ErrorCode::MessageTooLarge,
@@ -301,6 +330,7 @@ impl fmt::Display for Error {
             Self::NotCoordinator => f.write_str("this broker is not the coordinator"),
             Self::TopicDeletionDisabled => f.write_str("topics are not deleted here"),
             Self::DeletionIsNotThePolicy => f.write_str("the topic's policy is not to delete"),
+            Self::UnknownResourceType => f.write_str("nothing of this type has configs"),
             Self::LogDirNotFound => f.write_str("there is no such log directory"),
             Self::TimedOut => f.write_str("the request's time was over before it could be done"),
             Self::Partition(err) => write!(f, "{err}"),
