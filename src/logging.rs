@@ -90,6 +90,9 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        assert_eq!(filter(variable).0.to_string(), EnvFilter::new(want).to_string());
+        assert_eq!(
+            filter(variable).0.to_string(),
+            EnvFilter::new(want).to_string()
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use common::{TestBroker, batch, fetch_request, produce_request, values};
@@ -317,14 +317,13 @@ fn an_idempotent_producers_retry_is_acknowledged_and_kept_once() {
     let broker = TestBroker::start();
     let mut client = broker.client();
     client.create_topic("t", 1);
+    // A producer is forgotten a day after its newest record, by the record's time.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now =
+        i64::try_from(now.expect("after 1970").as_millis()).expect("before the year 292 million");
     let numbered = |sequence: i32| {
         let mut builder = Builder::new().producer(4000, 0, sequence);
-        builder.push(
-            1_700_000_000_000,
-            None,
-            Some(sequence.to_string().as_bytes()),
-            &[],
-        );
+        builder.push(now, None, Some(sequence.to_string().as_bytes()), &[]);
         builder
             .build()
             .expect("a record makes a batch")

@@ -21,8 +21,8 @@ use storage::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use self::relocation::Relocations;
 pub use self::relocation::Relocation;
+use self::relocation::Relocations;
 use crate::{
     cluster::{ClusterImage, PartitionInfo, ResourceKind, Topic},
     controller,

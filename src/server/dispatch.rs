@@ -136,23 +136,51 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         Req::CreateTopics(req) => Res::CreateTopics(create_topics::handle(broker, ctx, req).await),
         Req::DeleteTopics(req) => Res::DeleteTopics(delete_topics::handle(broker, ctx, req).await),
         Req::DeleteRecords(req) => Res::DeleteRecords(delete_records::handle(broker, ctx, req)),
-        Req::InitProducerId(req) => Res::InitProducerId(init_producer_id::handle(broker, ctx, req).await),
-        Req::OffsetForLeaderEpoch(req) => Res::OffsetForLeaderEpoch(offset_for_leader_epoch::handle(broker, ctx, req)),
-        Req::DescribeConfigs(req) => Res::DescribeConfigs(describe_configs::handle(broker, ctx, req)),
+        Req::InitProducerId(req) => {
+            Res::InitProducerId(init_producer_id::handle(broker, ctx, req).await)
+        }
+        Req::OffsetForLeaderEpoch(req) => {
+            Res::OffsetForLeaderEpoch(offset_for_leader_epoch::handle(broker, ctx, req))
+        }
+        Req::DescribeConfigs(req) => {
+            Res::DescribeConfigs(describe_configs::handle(broker, ctx, req))
+        }
         Req::AlterConfigs(req) => Res::AlterConfigs(alter_configs::handle(broker, ctx, req).await),
-        Req::AlterReplicaLogDirs(req) => Res::AlterReplicaLogDirs(alter_replica_log_dirs::handle(broker, ctx, req)),
-        Req::DescribeLogDirs(req) => Res::DescribeLogDirs(describe_log_dirs::handle(broker, ctx, req)),
-        Req::CreatePartitions(req) => Res::CreatePartitions(create_partitions::handle(broker, ctx, req).await),
+        Req::AlterReplicaLogDirs(req) => {
+            Res::AlterReplicaLogDirs(alter_replica_log_dirs::handle(broker, ctx, req))
+        }
+        Req::DescribeLogDirs(req) => {
+            Res::DescribeLogDirs(describe_log_dirs::handle(broker, ctx, req))
+        }
+        Req::CreatePartitions(req) => {
+            Res::CreatePartitions(create_partitions::handle(broker, ctx, req).await)
+        }
         Req::ElectLeaders(req) => Res::ElectLeaders(elect_leaders::handle(broker, ctx, req).await),
-        Req::IncrementalAlterConfigs(req) => Res::IncrementalAlterConfigs(incremental_alter_configs::handle(broker, ctx, req).await),
-        Req::ListPartitionReassignments(req) => Res::ListPartitionReassignments(list_partition_reassignments::handle(broker, ctx, req)),
+        Req::IncrementalAlterConfigs(req) => {
+            Res::IncrementalAlterConfigs(incremental_alter_configs::handle(broker, ctx, req).await)
+        }
+        Req::ListPartitionReassignments(req) => {
+            Res::ListPartitionReassignments(list_partition_reassignments::handle(broker, ctx, req))
+        }
         Req::DescribeQuorum(req) => Res::DescribeQuorum(describe_quorum::handle(broker, ctx, req)),
-        Req::UpdateFeatures(req) => Res::UpdateFeatures(update_features::handle(broker, ctx, req).await),
-        Req::DescribeCluster(req) => Res::DescribeCluster(describe_cluster::handle(broker, ctx, req)),
-        Req::DescribeProducers(req) => Res::DescribeProducers(describe_producers::handle(broker, ctx, req)),
-        Req::UnregisterBroker(req) => Res::UnregisterBroker(unregister_broker::handle(broker, ctx, req).await),
-        Req::ListConfigResources(req) => Res::ListConfigResources(list_config_resources::handle(broker, ctx, req)),
-        Req::DescribeTopicPartitions(req) => Res::DescribeTopicPartitions(describe_topic_partitions::handle(broker, ctx, req)),
+        Req::UpdateFeatures(req) => {
+            Res::UpdateFeatures(update_features::handle(broker, ctx, req).await)
+        }
+        Req::DescribeCluster(req) => {
+            Res::DescribeCluster(describe_cluster::handle(broker, ctx, req))
+        }
+        Req::DescribeProducers(req) => {
+            Res::DescribeProducers(describe_producers::handle(broker, ctx, req))
+        }
+        Req::UnregisterBroker(req) => {
+            Res::UnregisterBroker(unregister_broker::handle(broker, ctx, req).await)
+        }
+        Req::ListConfigResources(req) => {
+            Res::ListConfigResources(list_config_resources::handle(broker, ctx, req))
+        }
+        Req::DescribeTopicPartitions(req) => {
+            Res::DescribeTopicPartitions(describe_topic_partitions::handle(broker, ctx, req))
+        }
         _ => return None,
     })
 }
