@@ -47,7 +47,10 @@ pub struct Registration {
 }
 
 /// Registers a broker and answers with its epoch.
-pub fn register(scene: &Scene<'_>, registration: &Registration) -> Decision<Result<i64, Refusal>> {
+pub fn register(
+    scene: &mut Scene<'_>,
+    registration: &Registration,
+) -> Decision<Result<i64, Refusal>> {
     match check(scene.image, registration) {
         Err(refusal) => Decision::refused(Err(refusal)),
         Ok(()) => registered(scene, registration),
@@ -116,7 +119,10 @@ fn check(image: &ClusterImage, registration: &Registration) -> Result<(), Refusa
     Ok(())
 }
 
-fn registered(scene: &Scene<'_>, registration: &Registration) -> Decision<Result<i64, Refusal>> {
+fn registered(
+    scene: &mut Scene<'_>,
+    registration: &Registration,
+) -> Decision<Result<i64, Refusal>> {
     let id = registration.broker_id;
     let before = scene.image.brokers.get(&id);
     let amended = before.filter(|broker| broker.incarnation_id == registration.incarnation_id);
@@ -157,8 +163,20 @@ fn registered(scene: &Scene<'_>, registration: &Registration) -> Decision<Result
         ..RegisterBrokerRecord::default()
     }));
     if registration.ready && amended.is_none_or(|broker| broker.fenced) {
+        // Who may lead depends on what the records so far say about who has everything.
+        let mut image = scene.image.clone();
+        for record in &records {
+            // What cannot be replayed here cannot be proposed either, and is refused there.
+            let _ = image.replay(image.offset + 1, record);
+        }
+        let scene = Scene {
+            image: &image,
+            rules: scene.rules,
+            node_id: scene.node_id,
+            dice: scene.dice,
+        };
         records.push(fencing(id, epoch, UNFENCE));
-        records.extend(leaders::after_arrival(scene, id));
+        records.extend(leaders::after_arrival(&scene, id));
     }
     Decision {
         records,
@@ -268,5 +286,42 @@ fn decide(
         },
         (Ok(()), None) => unreachable!("check_epoch found the broker"),
         (Err(refusal), _) => Decision::refused(Err(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::controller::script::check;
+
+    #[test]
+    fn a_broker_that_is_gone_is_told_so() {
+        check(
+            "unregister 1 => BrokerIdNotRegistered: Broker ID 1 is not currently registered
+             broker 1
+             create orders 0:1 => 1x1
+             unregister 1
+             show orders-0 => leader -1 epoch 1 isr [] eligible [1] last [1]
+             fence 1 => StaleBrokerEpoch: No broker registration found for broker id 1",
+        );
+    }
+
+    #[test]
+    fn a_clean_restart_changes_no_leader() {
+        check(
+            "broker 1
+             create orders 0:1 => 1x1
+             restart 1
+             show orders-0 => leader 1 epoch 0 isr [1]",
+        );
+    }
+
+    #[test]
+    fn producer_ids_come_in_blocks_to_who_is_registered() {
+        check(
+            "broker 1
+             ids 1 => 0..1000
+             ids 1 => 1000..2000
+             ids 2 => StaleBrokerEpoch: No broker registration found for broker id 2",
+        );
     }
 }

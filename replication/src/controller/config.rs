@@ -314,3 +314,77 @@ fn record(resource: &Resource, name: &str, value: Option<String>) -> ConfigRecor
         value,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::controller::script::check;
+
+    #[test]
+    fn a_list_is_added_to_and_taken_from_starting_at_its_default() {
+        check(
+            "broker 1
+             create orders 1 1 => 1x1
+             append topic:orders cleanup.policy=compact
+             show topic:orders => cleanup.policy=delete,compact
+             append topic:orders cleanup.policy=compact
+             subtract topic:orders cleanup.policy=delete
+             show topic:orders => cleanup.policy=compact
+             append topic:orders retention.ms=5 => InvalidConfig: Can't APPEND to key retention.ms because its type is not LIST.
+             unset topic:orders cleanup.policy
+             show topic:orders =>",
+        );
+    }
+
+    #[test]
+    fn replacing_drops_what_is_not_named() {
+        check(
+            "broker 1
+             create orders 1 1 retention.ms=5 cleanup.policy=compact => 1x1
+             replace topic:orders retention.ms=7 flush.ms=1
+             show topic:orders => flush.ms=1 retention.ms=7
+             replace topic:orders retention.ms=soon => InvalidConfig: not a number
+             show topic:orders => flush.ms=1 retention.ms=7
+             replace topic:orders
+             show topic:orders =>",
+        );
+    }
+
+    #[test]
+    fn a_resource_must_exist_but_a_bad_value_is_found_first() {
+        check(
+            "broker 1
+             set topic:none retention.ms=soon => InvalidConfig: not a number
+             set topic:none retention.ms=1 => UnknownTopicOrPartition: The topic 'none' does not exist.
+             set broker:7 a=b => BrokerIdNotRegistered: No node with id 7 found.
+             set broker:x a=b => InvalidRequest: Invalid broker name x
+             set broker:1 a=b
+             set broker: a=c
+             show broker:1 => a=b
+             set group:any a=b",
+        );
+    }
+
+    #[test]
+    fn the_minimum_in_sync_is_the_clusters_while_eligible_leaders_are_tracked() {
+        check(
+            "broker 1
+             set broker:1 min.insync.replicas=2 => InvalidConfig: Broker-level min.insync.replicas cannot be altered while ELR is enabled.
+             set broker: min.insync.replicas=2
+             unset broker: min.insync.replicas => InvalidConfig: Cluster-level min.insync.replicas cannot be removed while ELR is enabled.",
+        );
+    }
+
+    #[test]
+    fn another_minimum_forgets_who_is_eligible() {
+        check(
+            "broker 1
+             broker 2
+             create orders 0:1,2 => 1x2
+             set topic:orders min.insync.replicas=2
+             fence 2
+             show orders-0 => leader 1 epoch 0 isr [1] eligible [2]
+             set topic:orders min.insync.replicas=1
+             show orders-0 => leader 1 epoch 0 isr [1]",
+        );
+    }
+}

@@ -178,3 +178,24 @@ fn why_unsupported(
         .chain(others)
         .find_map(|(who, range)| why(who, range))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::controller::script::check;
+
+    #[test]
+    fn levels_go_up_freely_and_down_if_nothing_is_lost() {
+        check(
+            "broker 1
+             feature transaction.version 2 upgrade
+             feature transaction.version 1 upgrade => InvalidUpdateVersion: Invalid update version 1 for feature transaction.version. Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade.
+             feature transaction.version 1 safe
+             feature transaction.version 2 safe => InvalidUpdateVersion: Invalid update version 2 for feature transaction.version. Can't downgrade to a newer version.
+             feature transaction.version 3 upgrade => InvalidUpdateVersion: Invalid update version 3 for feature transaction.version. Local controller 1 only supports versions 0-2
+             feature none 1 upgrade => InvalidUpdateVersion: Invalid update version 1 for feature none. Local controller 1 does not support this feature.
+             feature metadata.version 32 safe => InvalidUpdateVersion: Unsupported metadata.version downgrade from 33 to 32. Refusing to perform the requested downgrade because it might delete metadata information.
+             feature metadata.version 32 unsafe => InvalidUpdateVersion: Unsupported metadata.version downgrade from 33 to 32. Unsafe metadata downgrade is not supported in this version.
+             feature metadata.version 33 upgrade",
+        );
+    }
+}

@@ -381,3 +381,114 @@ fn unchanged(topic_id: Uuid, partition_id: i32) -> PartitionChangeRecord {
 fn without(ids: &[i32], gone: i32) -> Vec<i32> {
     ids.iter().copied().filter(|id| *id != gone).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::controller::script::check;
+
+    #[test]
+    fn another_in_sync_replica_takes_over() {
+        check(
+            "broker 1
+             broker 2
+             create orders 0:1,2 => 1x2
+             fence 1
+             show orders-0 => leader 2 epoch 1 isr [2]
+             unfence 1
+             show orders-0 => leader 2 epoch 1 isr [2]",
+        );
+    }
+
+    /// What Apache Kafka 4.4.0 wrote for the only replica of a partition, at a controlled shutdown
+    /// and at the start after it.
+    #[test]
+    fn the_last_replica_leaves_in_good_order_and_comes_back() {
+        check(
+            "broker 1
+             create orders 0:1 => 1x1
+             stop 1
+             show orders-0 => leader -1 epoch 1 isr [] eligible [1] last [1]
+             restart 1
+             show orders-0 => leader 1 epoch 2 isr [1]",
+        );
+    }
+
+    /// Also as observed: what it had not flushed may be gone, so it leads unclean.
+    #[test]
+    fn the_last_replica_was_killed_and_is_the_best_there_is() {
+        check(
+            "broker 1
+             create orders 0:1 => 1x1
+             kill 1
+             show orders-0 => leader 1 epoch 2 isr [1] recovering",
+        );
+    }
+
+    /// It is not the one to lead without the other, though both left in good order first.
+    #[test]
+    fn who_was_killed_after_leaving_waits_for_one_who_has_everything() {
+        check(
+            "broker 1
+             broker 2
+             create orders 0:1,2 => 1x2
+             set topic:orders min.insync.replicas=2
+             fence 1
+             fence 2
+             show orders-0 => leader -1 epoch 2 isr [] eligible [1, 2] last [2]
+             crash 1
+             show orders-0 => leader -1 epoch 2 isr [] eligible [2] last [2]
+             restart 2
+             show orders-0 => leader 2 epoch 3 isr [2]",
+        );
+    }
+
+    #[test]
+    fn who_crashed_and_is_back_before_anyone_noticed_must_catch_up_with_the_others() {
+        check(
+            "broker 1
+             broker 2
+             create orders 0:1,2 => 1x2
+             create alone 0:1 => 1x1
+             crash 1
+             show orders-0 => leader 2 epoch 1 isr [2]
+             show alone-0 => leader 1 epoch 1 isr [1]",
+        );
+    }
+
+    #[test]
+    fn nobody_without_everything_leads_unless_the_topic_says_so() {
+        check(
+            "broker 1
+             broker 2
+             create safe 0:1,2 => 1x2
+             create fast 0:1,2 => 1x2
+             set topic:fast unclean.leader.election.enable=true
+             fence 2
+             fence 1
+             show safe-0 => leader -1 epoch 1 isr [] eligible [1] last [1]
+             show fast-0 => leader -1 epoch 1 isr [] eligible [1] last [1]
+             unfence 2
+             show safe-0 => leader -1 epoch 1 isr [] eligible [1] last [1]
+             show fast-0 => leader 2 epoch 2 isr [2] recovering
+             elect unclean safe-0
+             show safe-0 => leader 2 epoch 2 isr [2] recovering",
+        );
+    }
+
+    #[test]
+    fn an_election_may_be_needless_or_impossible() {
+        check(
+            "broker 1
+             broker 2
+             create orders 0:1,2 => 1x2
+             elect preferred orders-0 => ElectionNotNeeded
+             elect unclean orders-0 => ElectionNotNeeded
+             fence 1
+             elect preferred orders-0 => PreferredLeaderNotAvailable
+             fence 2
+             elect unclean orders-0 => EligibleLeadersNotAvailable
+             elect preferred orders-7 => UnknownTopicOrPartition: No such partition as orders-7
+             elect preferred none-0 => UnknownTopicOrPartition: No such topic as none",
+        );
+    }
+}

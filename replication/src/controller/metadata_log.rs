@@ -15,7 +15,7 @@ use protocol::{
         metadata::MetadataRecord,
     },
 };
-use storage::{disk::Disk, log::Log};
+use storage::{config::Config, disk::Disk, log::Log};
 
 use super::checkpoint::Checkpoint;
 use crate::{cluster::ClusterImage, error::Error};
@@ -147,7 +147,7 @@ impl MetadataLog {
 
     /// Drops old checkpoints, and the log before them, while there is more history than wanted. The
     /// newest checkpoint and the log after it always stay.
-    pub(super) fn retain(&self) -> Result<(), Error> {
+    pub(super) fn retain(&self, now: i64) -> Result<(), Error> {
         let mut checkpoints = Checkpoint::list(&*self.disk, &self.dir)?;
         let Some(newest) = checkpoints.pop() else {
             return Ok(());
@@ -162,8 +162,21 @@ impl MetadataLog {
         }
         if self.retention_bytes < self.log.size() {
             self.log.delete_records(keep)?;
+            // Removes the files that are behind the new start; see `log_config`.
+            self.log.retain(self.end_offset(), now)?;
         }
         Ok(())
+    }
+}
+
+/// Neither age nor size deletes anything from this log: only a checkpoint does, that has it.
+pub(super) fn log_config(config: &Config) -> Config {
+    Config {
+        retention_ms: -1,
+        retention_bytes: -1,
+        delete: true,
+        compact: false,
+        ..config.clone()
     }
 }
 

@@ -30,6 +30,8 @@ mod raft;
 mod raft_log;
 mod raft_network;
 mod raft_state;
+#[cfg(test)]
+mod script;
 pub mod topics;
 
 use std::{collections::BTreeMap, sync::Arc};

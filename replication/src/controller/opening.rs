@@ -20,7 +20,7 @@ use storage::disk::{Disk, Mode};
 use super::{
     ControllerConfig, blocking,
     checkpoint::Checkpoint,
-    metadata_log::{MetadataLog, TOPIC_ID},
+    metadata_log::{MetadataLog, TOPIC_ID, log_config},
     proposer::now,
     raft::{Membership, StoredMembership, Vote, log_id},
     raft_log::{Base, Closed, RaftLog},
@@ -107,7 +107,7 @@ pub(super) async fn open(config: &ControllerConfig) -> Result<Opened, Error> {
     };
     let log = {
         let (directory, disk) = (config.directory.clone(), config.disk.clone());
-        let (dir, log, retention) = (dir.clone(), config.log.clone(), config.retention_bytes);
+        let (dir, log, retention) = (dir.clone(), log_config(&config.log), config.retention_bytes);
         move || {
             let log = directory.open_log(LOG, log, now())?;
             if directory.topic_id(LOG)?.is_none() {

@@ -153,3 +153,22 @@ impl Ring {
         self.used = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::controller::script::check;
+
+    #[test]
+    fn a_fenced_broker_gets_replicas_only_when_it_must() {
+        check(
+            "broker 1
+             broker 2
+             broker 3
+             fence 3
+             create two 50 2 => 50x2
+             create three 1 3 => 1x3
+             unregister 3
+             create four 1 3 => InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 2 broker(s) are registered.",
+        );
+    }
+}

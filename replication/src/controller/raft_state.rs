@@ -207,7 +207,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             log.flush()?;
             let checkpoint = Checkpoint::write(log.disk(), log.dir(), &image)?;
             raft_log.set_base(&base)?;
-            log.retain()?;
+            log.retain(super::proposer::now())?;
             Ok(checkpoint)
         })
         .await;

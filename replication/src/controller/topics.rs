@@ -580,3 +580,98 @@ fn has_collision_chars(name: &str) -> bool {
 fn unified(name: &str) -> String {
     name.replace('.', "_")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::script::check;
+
+    #[test]
+    fn what_is_left_open_takes_the_defaults() {
+        check(
+            "broker 1
+             create orders -1 -1 => 1x1
+             create orders -1 -1 => TopicAlreadyExists: Topic 'orders' already exists.
+             show orders-0 => leader 1 epoch 0 isr [1]",
+        );
+    }
+
+    #[test]
+    fn a_name_must_be_one_and_differ_from_others_in_more_than_a_dot() {
+        check(
+            r#"broker 1
+             create "" 1 1 => InvalidTopic: Topic name is invalid: the empty string is not allowed
+             create .. 1 1 => InvalidTopic: Topic name is invalid: '..' is not allowed
+             create a/b 1 1 => InvalidTopic: Topic name is invalid: 'a/b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'
+             create my.topic 1 1 => 1x1
+             create my_topic 1 1 => InvalidTopic: Topic 'my_topic' collides with existing topic: my.topic
+             create my-topic 1 1 => 1x1"#,
+        );
+        assert_eq!(why_invalid(&"a".repeat(249)), None);
+        assert!(why_invalid(&"a".repeat(250)).is_some());
+    }
+
+    #[test]
+    fn counts_and_replicas_must_be_possible() {
+        check(
+            "create orders 1 1 => InvalidReplicationFactor: Unable to replicate the partition 1 time(s): All brokers are currently fenced.
+             broker 1
+             create orders 0 1 => InvalidPartitions: Number of partitions was set to an invalid non-positive value.
+             create orders 1 0 => InvalidReplicationFactor: Replication factor must be larger than 0, or -1 to use the default value.
+             create orders 1 3 => InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered.
+             create orders 10001 1 => PolicyViolation: Excessively large number of partitions per request.
+             create orders 10000 1 => 10000x1",
+        );
+    }
+
+    #[test]
+    fn replicas_may_be_chosen_by_the_client() {
+        check(
+            "broker 1
+             broker 2
+             create orders 0:1,2 1:2,1 => 2x2
+             show orders-1 => leader 2 epoch 0 isr [2, 1]
+             create a 0:1 2:1 => InvalidReplicaAssignment: partitions should be a consecutive 0-based integer sequence
+             create a 0:1 0:2 => InvalidReplicaAssignment: Found multiple manual partition assignments for partition 0
+             create a 0:1,1 => InvalidReplicaAssignment: The manual partition assignment includes the broker 1 more than once.
+             create a 0:3 => InvalidReplicaAssignment: The manual partition assignment includes broker 3, but no such broker is registered.
+             create a 0:1,2 1:1 => InvalidReplicaAssignment: The manual partition assignment includes a partition with 1 replica(s), but this is not consistent with previous partitions, which have 2 replica(s).
+             create a 0: => InvalidReplicaAssignment: The manual partition assignment includes an empty replica list.
+             fence 2
+             create a 0:2 => InvalidReplicaAssignment: All brokers specified in the manual partition assignment for partition 0 are fenced or in controlled shutdown.
+             create a 0:1,2 => 1x2
+             show a-0 => leader 1 epoch 0 isr [1]",
+        );
+    }
+
+    #[test]
+    fn configs_are_checked_and_go_with_the_topic() {
+        check(
+            "broker 1
+             create orders 1 1 retention.ms=soon => InvalidConfig: not a number
+             create orders 1 1 retention.ms => InvalidConfig: Null value not supported for topic configs: retention.ms
+             create orders 1 1 retention.ms=5 => 1x1
+             show topic:orders => retention.ms=5
+             delete orders
+             show topic:orders =>
+             delete orders => UnknownTopicOrPartition",
+        );
+    }
+
+    #[test]
+    fn a_topic_only_grows() {
+        check(
+            "broker 1
+             broker 2
+             create orders 2 1 => 2x1
+             grow orders 2 => InvalidPartitions: Topic already has 2 partition(s).
+             grow orders 1 => InvalidPartitions: The topic orders currently has 2 partition(s); 1 would not be an increase.
+             grow none 5 => UnknownTopicOrPartition
+             grow orders 4 1 => InvalidReplicaAssignment: Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified.
+             grow orders 3 1,2 => InvalidReplicaAssignment: The manual partition assignment includes a partition with 2 replica(s), but this is not consistent with previous partitions, which have 1 replica(s).
+             grow orders 3 2
+             show orders-2 => leader 2 epoch 0 isr [2]
+             grow orders 20000 => PolicyViolation: Excessively large number of additional partitions per request.",
+        );
+    }
+}
