@@ -602,7 +602,7 @@ impl Volume {
         Ok(())
     }
 
-    fn write_positions(&self) -> Result<(), Error> {
+    pub(crate) fn write_positions(&self) -> Result<(), Error> {
         let mut positions = self.positions();
         if positions.lone {
             return Ok(());

@@ -1024,22 +1024,15 @@ impl Log {
         if to >= writer.next_offset {
             return Ok(writer.next_offset);
         }
-        let (first, floor) = {
+        let (start_offset, floor) = {
             let view = self.view();
-            let first = view.segments.keys().next().copied().unwrap_or(to);
             let floor = view.segments.range(..=to).next_back();
-            (first, floor.map(|(_, segment)| Arc::clone(segment)))
+            (view.start_offset, floor.map(|(_, s)| Arc::clone(s)))
         };
-        let floor = match floor {
-            Some(floor) if to > first => floor,
-            _ => {
-                self.start_over(&mut writer, to, now)?;
-                return Ok(to);
-            }
+        let Some(floor) = floor else {
+            self.start_over(&mut writer, to, now)?;
+            return Ok(to);
         };
-        // Before anything else is written there: what comes to lie above must be checked after a
-        // power cut.
-        self.place.volume.lower_recovery_point(&self.name(), to)?;
         let located = floor.locate(to, floor.size())?;
         let end = match located {
             Some(located) => {
@@ -1048,6 +1041,16 @@ impl Log {
             }
             None => to,
         };
+        if end <= start_offset {
+            // Nothing is left that anybody may read; of a batch that the start offset is inside of,
+            // the part above it is gone too.
+            let new_start = if end < start_offset { to } else { end };
+            self.start_over(&mut writer, new_start, now)?;
+            return Ok(new_start);
+        }
+        // Before anything else is written there: what comes to lie above must be checked after a
+        // power cut.
+        self.place.volume.lower_recovery_point(&self.name(), end)?;
         let above: Vec<_> = {
             let view = self.view();
             let above = view.segments.range(floor.base_offset + 1..);
@@ -1058,7 +1061,6 @@ impl Log {
             let mut view = self.view_mut();
             view.end_offset = end;
             view.flushed_offset = view.flushed_offset.min(end);
-            view.start_offset = view.start_offset.min(end);
             view.tail = Tail::default();
             view.epochs.truncate_from_end(end);
             floor.set_size(size);
@@ -1067,6 +1069,9 @@ impl Log {
         let done = floor.log.get(&self.place)?.set_size(size);
         let path = floor.log.path(&self.place);
         self.place.volume.done("truncate", &path, done)?;
+        // Or a power cut could bring back the end that was cut off, behind what is written now.
+        floor.sync(false)?;
+        self.place.sync_dir()?;
         let keeps = |relative: i32| floor.base_offset + i64::from(relative) < end;
         floor
             .offsets
@@ -1075,7 +1080,7 @@ impl Log {
             .times
             .truncate(&self.place, |entry| keeps(entry.relative_offset))?;
         floor.truncate_aborted(end)?;
-        floor.reread_newest()?;
+        floor.reread_newest(size)?;
         writer.unsynced.retain(|other| !Arc::ptr_eq(other, &floor));
         writer.active = Active::resume(floor, &self.config(), now);
         writer.next_offset = end;
@@ -1102,6 +1107,7 @@ impl Log {
         }
         let config = self.config();
         let active = Active::create(&self.place, new_start, &config, now)?;
+        self.place.sync_dir()?;
         {
             let mut view = self.view_mut();
             view.segments = BTreeMap::from([(new_start, Arc::clone(&active.segment))]);
@@ -1124,10 +1130,10 @@ impl Log {
         writer.dir_changed = true;
         self.forget_producers(writer, new_start)?;
         self.write_epochs(writer)?;
-        self.place
-            .volume
-            .set_start_offset(&self.name(), new_start, new_start);
-        Ok(())
+        // Written at once: a start offset above the end would cost what is appended now.
+        let volume = &self.place.volume;
+        volume.set_start_offset(&self.name(), new_start, new_start);
+        volume.write_positions()
     }
 
     /// Moves the log's directory.

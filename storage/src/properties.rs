@@ -64,11 +64,11 @@ pub(crate) fn new_directory_id() -> Uuid {
 /// `meta.properties`, version 1.
 pub(crate) fn meta(identity: &Identity, directory_id: Uuid, now: i64) -> String {
     format!(
-        "#\n#{}\ncluster.id={}\ndirectory.id={}\nnode.id={}\nversion=1\n",
+        "#\n#{}\nnode.id={}\ndirectory.id={}\nversion=1\ncluster.id={}\n",
         java_date(now),
-        identity.cluster_id,
+        identity.node_id,
         encode_uuid(directory_id),
-        identity.node_id
+        identity.cluster_id
     )
 }
 
@@ -207,8 +207,8 @@ mod tests {
         let text = meta(&ours, id, 0);
         assert_eq!(
             text,
-            "#\n#Thu Jan 01 00:00:00 UTC 1970\ncluster.id=c1\n\
-             directory.id=AAAAAAAAAAAAAAAAAAAABw\nnode.id=3\nversion=1\n"
+            "#\n#Thu Jan 01 00:00:00 UTC 1970\nnode.id=3\n\
+             directory.id=AAAAAAAAAAAAAAAAAAAABw\nversion=1\ncluster.id=c1\n"
         );
         let found = check_meta(path, text.as_bytes(), &ours).unwrap();
         assert_eq!(found, Some(id));

@@ -115,8 +115,9 @@ pub(crate) fn open(
             names.has(*base_offset, Kind::OffsetIndex) && names.has(*base_offset, Kind::TimeIndex);
         let settled = match start.shutdown {
             Shutdown::Clean | Shutdown::Killed => !newest,
-            // A segment that ends at or below the recovery point.
-            Shutdown::PowerLost => !newest && bases[at + 1] <= start.recovery_point,
+            // One that ends below the recovery point: a flush came after it was sealed, and took
+            // its indexes along. At the recovery point is not enough, it may have been sealed since.
+            Shutdown::PowerLost => !newest && bases[at + 1] < start.recovery_point,
         };
         if settled && indexed && !epochs_lost {
             continue;
@@ -173,6 +174,9 @@ pub(crate) fn open(
         Shutdown::Clean => end_offset,
         Shutdown::Killed | Shutdown::PowerLost => start.recovery_point.min(end_offset),
     };
+    if start_offset < end_offset && epochs.at(start_offset).is_none() {
+        epochs = complete_epochs(&segments, start_offset, &epochs)?;
+    }
     epochs.truncate_from_end(end_offset);
     if start.log_start_offset > first {
         epochs.truncate_from_start(start_offset);
@@ -199,6 +203,42 @@ fn read_epochs(place: &Place) -> Result<Option<Epochs>, Error> {
         }
         read => Ok(Some(Epochs::new(place.volume.done("read", &path, read)?))),
     }
+}
+
+/// The epochs from `start_offset` on. The checkpoint may know them only from a later offset: the
+/// start offset had moved there when the process died, and had not reached its own checkpoint.
+fn complete_epochs(
+    segments: &BTreeMap<i64, Arc<Segment>>,
+    start_offset: i64,
+    known: &Epochs,
+) -> Result<Epochs, Error> {
+    let mut complete = Epochs::default();
+    let Some((_, first_known)) = known.entries().first().copied() else {
+        return Ok(complete);
+    };
+    let floor = segments.range(..=start_offset).next_back();
+    let floor = floor.map_or(start_offset, |(base_offset, _)| *base_offset);
+    for segment in segments
+        .range(floor..first_known)
+        .map(|(_, segment)| segment)
+    {
+        let size = segment.size();
+        let Some(located) = segment.locate(start_offset, size)? else {
+            continue;
+        };
+        segment.walk(located.position, size, 4096, |walk| {
+            while let Some((_, header)) = walk.next()?
+                && header.base_offset < first_known
+            {
+                complete.assign(header.leader_epoch, header.base_offset.max(start_offset));
+            }
+            Ok(())
+        })?;
+    }
+    for (epoch, first) in known.entries() {
+        complete.assign(*epoch, *first);
+    }
+    Ok(complete)
 }
 
 /// Keeps what Kafka keeps: a snapshot for each segment's start, and the newest one.
@@ -268,6 +308,9 @@ impl Scan<'_> {
             let path = segment.log.path(self.place);
             self.place.volume.done("truncate", &path, done)?;
             segment.set_size(active.size);
+        }
+        if !clean {
+            // The index may have reached the disk when its batches have not.
             segment.truncate_aborted(end_offset)?;
         }
         if !newest {
@@ -291,6 +334,7 @@ impl Scan<'_> {
             return Ok(end_offset);
         }
         let chunk = if check { SCAN_CHUNK } else { 4096 };
+        let mut leader_epoch = i32::MIN;
         segment.walk(active.size, end, chunk, |walk| {
             loop {
                 let (at, header) = match walk.next() {
@@ -299,12 +343,21 @@ impl Scan<'_> {
                     Err(err) => return Err(err),
                 };
                 let fits = header.base_offset >= end_offset
+                    && header.leader_epoch >= leader_epoch
                     && i32::try_from(header.last_offset() - segment.base_offset).is_ok();
                 if !fits || (check && !is_whole(walk, at, header.size)?) {
                     return Ok(end_offset);
                 }
-                self.epochs.assign(header.leader_epoch, header.base_offset);
+                // The scan begins a little before what the checkpoint does not know.
+                if self
+                    .epochs
+                    .latest()
+                    .is_none_or(|latest| latest < header.leader_epoch)
+                {
+                    self.epochs.assign(header.leader_epoch, header.base_offset);
+                }
                 active.index(&header, self.config)?;
+                leader_epoch = header.leader_epoch;
                 end_offset = header.next_offset();
             }
         })
@@ -356,14 +409,12 @@ impl Scan<'_> {
         times.retain(|entry| entry.relative_offset <= last.relative_offset);
         segment.offsets.resume(self.place, &entries)?;
         segment.times.resume(self.place, &times)?;
-        let newest = times.last().map_or((NO_TIMESTAMP, base_offset), |entry| {
-            (
-                entry.timestamp,
-                base_offset + i64::from(entry.relative_offset),
-            )
-        });
-        segment.set_newest(newest);
-        Ok(u64::try_from(last.position).unwrap_or(0))
+        let position = u64::try_from(last.position).unwrap_or(0);
+        match segment.reread_newest(position) {
+            Ok(()) => Ok(position),
+            Err(Error::Corrupt { .. }) => self.drop_index(segment),
+            Err(err) => Err(err),
+        }
     }
 
     fn drop_index(&self, segment: &Segment) -> Result<u64, Error> {

@@ -156,8 +156,9 @@ impl Segment {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
     }
 
-    /// Finds the largest timestamp again, after a truncation took the batch that had it.
-    pub(crate) fn reread_newest(&self) -> Result<(), Error> {
+    /// Finds the largest timestamp again, of the batches before position `end`: from the last entry
+    /// of the time index on, which may have lost more of its end than the offset index.
+    pub(crate) fn reread_newest(&self, end: u64) -> Result<(), Error> {
         let mut newest = match self.times.last(&self.place)? {
             Some(entry) => (
                 entry.timestamp,
@@ -166,7 +167,7 @@ impl Segment {
             None => (NO_TIMESTAMP, self.base_offset),
         };
         let position = self.position_before(newest.1)?;
-        self.walk(position, self.size(), LOOKUP_CHUNK, |walk| {
+        self.walk(position, end, LOOKUP_CHUNK, |walk| {
             while let Some((_, header)) = walk.next()? {
                 if header.max_timestamp > newest.0 {
                     newest = (header.max_timestamp, header.last_offset());

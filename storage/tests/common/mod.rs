@@ -1,5 +1,5 @@
 //! What the tests of this crate share: small logs and batches to put into them.
-#![allow(dead_code, unreachable_pub)] // Each test file uses its part.
+#![allow(dead_code)] // Each test file uses its part.
 
 use std::path::Path;
 
@@ -7,21 +7,21 @@ use bytes::Bytes;
 use protocol::batch::{Batch, Builder, Header};
 use storage::{config::Config, directory::Directory, disk, log::Log, properties::Identity};
 
-pub const NOW: i64 = 1_700_000_000_000;
+pub(crate) const NOW: i64 = 1_700_000_000_000;
 
-pub fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         cluster_id: "cluster".to_owned(),
         node_id: 1,
     }
 }
 
-pub fn directory(path: &Path) -> Directory {
+pub(crate) fn directory(path: &Path) -> Directory {
     Directory::open(disk::real(), path, &identity(), 64, NOW).unwrap()
 }
 
 /// Rolls and indexes often.
-pub fn small() -> Config {
+pub(crate) fn small() -> Config {
     Config {
         segment_bytes: 4096,
         index_interval_bytes: 256,
@@ -30,7 +30,7 @@ pub fn small() -> Config {
 }
 
 /// A batch of `count` records whose times ascend by one from `timestamp`.
-pub fn batch(count: i32, timestamp: i64) -> Batch {
+pub(crate) fn batch(count: i32, timestamp: i64) -> Batch {
     let mut builder = Builder::new();
     for at in 0..i64::from(count) {
         builder.push(timestamp + at, None, Some(b"some value or other"), &[]);
@@ -38,7 +38,7 @@ pub fn batch(count: i32, timestamp: i64) -> Batch {
     builder.build().unwrap()
 }
 
-pub fn idempotent(producer: i64, epoch: i16, sequence: i32, count: i32) -> Batch {
+pub(crate) fn idempotent(producer: i64, epoch: i16, sequence: i32, count: i32) -> Batch {
     let mut builder = Builder::new().producer(producer, epoch, sequence);
     for _ in 0..count {
         builder.push(NOW, None, Some(b"v"), &[]);
@@ -46,7 +46,7 @@ pub fn idempotent(producer: i64, epoch: i16, sequence: i32, count: i32) -> Batch
     builder.build().unwrap()
 }
 
-pub fn transactional(producer: i64, sequence: i32, count: i32) -> Batch {
+pub(crate) fn transactional(producer: i64, sequence: i32, count: i32) -> Batch {
     let mut builder = Builder::new()
         .producer(producer, 0, sequence)
         .transactional();
@@ -56,7 +56,7 @@ pub fn transactional(producer: i64, sequence: i32, count: i32) -> Batch {
     builder.build().unwrap()
 }
 
-pub fn marker(producer: i64, epoch: i16, coordinator_epoch: i32, commit: bool) -> Batch {
+pub(crate) fn marker(producer: i64, epoch: i16, coordinator_epoch: i32, commit: bool) -> Batch {
     let mut builder = Builder::new()
         .producer(producer, epoch, -1)
         .transactional()
@@ -68,7 +68,7 @@ pub fn marker(producer: i64, epoch: i16, coordinator_epoch: i32, commit: bool) -
 }
 
 /// Offsets of all records from the batch with `from` on, fetched as a consumer does.
-pub fn offsets(log: &Log, from: i64) -> Vec<i64> {
+pub(crate) fn offsets(log: &Log, from: i64) -> Vec<i64> {
     let mut offsets = Vec::new();
     let mut next = from;
     while next < log.end_offset() {
@@ -83,7 +83,7 @@ pub fn offsets(log: &Log, from: i64) -> Vec<i64> {
 }
 
 /// The batches in a slice without the last if that is cut off, as clients take it.
-pub fn whole_batches(mut bytes: Bytes) -> Vec<Batch> {
+pub(crate) fn whole_batches(mut bytes: Bytes) -> Vec<Batch> {
     let mut batches = Vec::new();
     while let Ok(header) = Header::parse(&bytes)
         && header.size <= bytes.len()
