@@ -434,12 +434,15 @@ fn deletion_can_be_forbidden() {
     assert_eq!(partition_count(&mut client, "t"), Some(1));
 }
 
+/// A topic, the number of partitions it shall have, and who shall have the new ones.
+type Growth<'a> = (&'a str, i32, Option<&'a [&'a [i32]]>);
+
 #[test]
 fn partitions_are_added_and_never_taken_away() {
     let broker = TestBroker::start();
     let mut client = broker.client();
     client.create_topic("t", 2);
-    let mut grow = |version, topics: Vec<(&str, i32, Option<&[&[i32]]>)>| {
+    let mut grow = |version, topics: Vec<Growth<'_>>| {
         let topics = topics.into_iter().map(|(name, count, assignments)| {
             let assignment = |brokers: &&[i32]| {
                 let brokers = brokers.iter().copied().map(BrokerId).collect();

@@ -31,12 +31,14 @@ use replication::{
     watermark::Waiter,
 };
 use storage::{aborted::Aborted, log::Slice};
+use tracing::error;
 
 use super::error::Error;
 use crate::{
     broker::Broker,
     fetch_sessions::{self, Key, Plan, Told, Wanted},
     metrics::Counts,
+    random,
     server::Context,
 };
 
@@ -164,7 +166,7 @@ fn plan(
         .fetch_sessions()
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    sessions.plan(request, ctx.now, || crate::random::positive())
+    sessions.plan(request, ctx.now, random::positive)
 }
 
 fn find(broker: &Broker, version: i16, key: &Key) -> Result<Arc<Partition>, Error> {
@@ -278,7 +280,7 @@ impl Waiting {
             }
             let partition = one.partition.clone();
             let size = one.slice().map_or(0, Slice::size);
-            let data = one.response(key.index, self.version, inline_max, &mut slices);
+            let data = one.response(&key, self.version, inline_max, &mut slices);
             if let Some(partition) = partition {
                 let metrics = self.broker.metrics();
                 metrics.count(&partition.name().topic, |counts| {
@@ -354,7 +356,7 @@ impl One {
 
     fn response(
         self,
-        index: i32,
+        key: &Key,
         version: i16,
         inline_max: usize,
         slices: &mut Vec<Slice>,
@@ -375,7 +377,7 @@ impl One {
             Ok(Read { slice: None, .. }) | Err(_) => Ok(Records::Empty),
         };
         let data = PartitionData {
-            partition_index: index,
+            partition_index: key.index,
             ..PartitionData::default()
         };
         match (self.outcome, records) {
@@ -398,7 +400,12 @@ impl One {
                     ..data
                 }
             }
-            (Err(err), _) | (_, Err(err)) => refused(data, &err, version),
+            (Err(err), _) | (_, Err(err)) => {
+                if err.is_ours() {
+                    error!(topic = %key.topic.0, topic_id = %key.topic_id, partition = key.index, %err, "a fetch failed");
+                }
+                refused(data, &err, version)
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ use replication::{
     partition::{Appended, Error as PartitionError, Partition},
     partitions::TopicPartitions,
 };
+use tracing::error;
 use uuid::Uuid;
 
 use super::error::Error;
@@ -265,6 +266,9 @@ impl Write {
             .with_error_code(err.code().code())
             .with_base_offset(-1);
         if let Some(partition) = &self.partition {
+            if err.is_ours() {
+                error!(partition = %partition.name(), %err, "a produce failed");
+            }
             if err.is_from_within_the_log() {
                 // A real broker tells the start of the log only if it came as far as the log.
                 response = response.with_log_start_offset(partition.log().start_offset());

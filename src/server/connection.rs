@@ -22,7 +22,9 @@ use std::{
 
 use bytes::BytesMut;
 use kafka_protocol::messages::ApiKey;
+use nix::libc::{MSG_MORE, MSG_NOSIGNAL};
 use protocol::{frame, request, response::Encoded};
+use socket2::SockRef;
 use storage::log::Slice;
 use tokio::{
     io::{AsyncWriteExt, Interest},
@@ -46,6 +48,9 @@ const READ_MIN: usize = 16 << 10;
 
 /// The largest single read. Larger ones save no system calls that matter and cost memory.
 const READ_MAX: usize = 1 << 20;
+
+/// How much more room is made than has come already.
+const GROWTH: usize = 3;
 
 /// How long an empty buffer outlives the request it was made for.
 const BUFFER_KEPT: Duration = Duration::from_secs(2);
@@ -164,9 +169,9 @@ impl Connection {
     /// Reads what has arrived, up to the buffer's room. `false` when the client has closed.
     fn read(&mut self) -> Result<bool, Fault> {
         let missing = frame::wanted(&self.inbox);
-        // The buffer at most doubles: a length prefix is a claim, not a reservation.
+        // A length prefix is a claim, not a reservation: the buffer grows with what has come.
         let room = missing
-            .min(self.inbox.len().max(READ_MIN))
+            .min(self.inbox.len() * GROWTH)
             .clamp(READ_MIN, READ_MAX);
         self.inbox.reserve(room);
         match self.socket.try_read_buf(&mut self.inbox) {
@@ -196,7 +201,6 @@ impl Connection {
             now: clock::now(),
             version: request.header.version,
             client_id: request.header.client_id.clone(),
-            peer: self.peer,
             listener: Arc::clone(&self.listener),
         };
         let mut meter = Meter {
@@ -262,7 +266,9 @@ impl Connection {
 async fn write_files(socket: &mut TcpStream, encoded: Encoded, slices: &[Slice]) -> io::Result<()> {
     let mut written = 0;
     for hole in &encoded.holes {
-        socket.write_all(&encoded.head[written..hole.at]).await?;
+        // The records follow at once: they shall leave in the same segment, and wake the client once.
+        let head = &encoded.head[written..hole.at];
+        write_all(socket, head, MSG_MORE).await?;
         written = hole.at;
         let slice = &slices[hole.index];
         let mut sent = 0;
@@ -278,5 +284,15 @@ async fn write_files(socket: &mut TcpStream, encoded: Encoded, slices: &[Slice])
             sent += n;
         }
     }
-    socket.write_all(&encoded.head[written..]).await
+    write_all(socket, &encoded.head[written..], 0).await
+}
+
+async fn write_all(socket: &mut TcpStream, bytes: &[u8], flags: i32) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let rest = &bytes[written..];
+        let send = || SockRef::from(&*socket).send_with_flags(rest, flags | MSG_NOSIGNAL);
+        written += socket.async_io(Interest::WRITABLE, send).await?;
+    }
+    Ok(())
 }

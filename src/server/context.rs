@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +20,6 @@ pub(crate) struct Context {
     /// Version of the request; already checked against the served range.
     pub(crate) version: i16,
     pub(crate) client_id: Option<StrBytes>,
-    pub(crate) peer: SocketAddr,
     /// Name of the listener the client came in by: its answers advertise this listener's addresses.
     pub(crate) listener: Arc<str>,
 }

@@ -27,7 +27,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// A bound socket of one named listener.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     name: Arc<str>,
     socket: TcpListener,
 }

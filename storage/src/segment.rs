@@ -122,6 +122,15 @@ impl Segment {
         Ok(entry.map_or(0, |entry| u64::try_from(entry.position).unwrap_or(0)))
     }
 
+    /// The last place at or before `position` where the index knows that a batch starts.
+    pub(crate) fn known_start(&self, position: u64) -> Result<Option<u64>, Error> {
+        let start = |entry: &OffsetEntry| u64::try_from(entry.position).unwrap_or(0);
+        let entry = self
+            .offsets
+            .last_where(&self.place, |entry| start(entry) <= position)?;
+        Ok(entry.as_ref().map(start))
+    }
+
     /// Headers from the batch at `position` on.
     pub(crate) fn walk<T>(
         &self,

@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse,
-        ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+        CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
+        ProduceResponse, RequestHeader, ResponseHeader, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
@@ -25,27 +25,27 @@ use sordini::{Config, Running};
 use tempfile::TempDir;
 
 /// A broker on a port of the system's choice. Stops when dropped.
-pub struct TestBroker {
-    pub running: Option<Running>,
-    pub address: SocketAddr,
-    pub dir: TempDir,
-    pub runtime: tokio::runtime::Runtime,
+pub(crate) struct TestBroker {
+    pub(crate) running: Option<Running>,
+    pub(crate) address: SocketAddr,
+    pub(crate) dir: TempDir,
+    pub(crate) runtime: tokio::runtime::Runtime,
 }
 
 impl TestBroker {
-    pub fn start() -> TestBroker {
+    pub(crate) fn start() -> TestBroker {
         Self::start_with(&[])
     }
 
     /// Starts with more properties than a test's broker has anyway.
-    pub fn start_with(properties: &[(&str, &str)]) -> TestBroker {
+    pub(crate) fn start_with(properties: &[(&str, &str)]) -> TestBroker {
         Self::start_in(
             tempfile::tempdir().expect("a temporary directory"),
             properties,
         )
     }
 
-    pub fn start_in(dir: TempDir, properties: &[(&str, &str)]) -> TestBroker {
+    pub(crate) fn start_in(dir: TempDir, properties: &[(&str, &str)]) -> TestBroker {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -71,18 +71,18 @@ impl TestBroker {
         }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
     }
 
     /// Stops in an orderly way and starts again on the same data.
-    pub fn restart(mut self, properties: &[(&str, &str)]) -> TestBroker {
+    pub(crate) fn restart(mut self, properties: &[(&str, &str)]) -> TestBroker {
         self.stop();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a directory"));
         Self::start_in(dir, properties)
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             self.runtime.block_on(running.stop());
         }
@@ -96,13 +96,13 @@ impl Drop for TestBroker {
 }
 
 /// One connection, one request at a time.
-pub struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     correlation_id: i32,
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Client {
+    pub(crate) fn connect(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).expect("the broker listens");
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -115,12 +115,12 @@ impl Client {
     }
 
     /// Sends a request and decodes its answer.
-    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+    pub(crate) fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
         self.send(version, request);
         self.receive::<R>(version)
     }
 
-    pub fn send<R: Request>(&mut self, version: i16, request: &R) {
+    pub(crate) fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation_id += 1;
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -137,17 +137,17 @@ impl Client {
         self.send_frame(&body);
     }
 
-    pub fn send_frame(&mut self, frame: &[u8]) {
+    pub(crate) fn send_frame(&mut self, frame: &[u8]) {
         let size = u32::try_from(frame.len()).expect("a small frame");
         let bytes = [&size.to_be_bytes(), frame].concat();
         self.socket.write_all(&bytes).expect("the broker reads");
     }
 
-    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
     }
 
-    pub fn receive<R: Request>(&mut self, version: i16) -> R::Response {
+    pub(crate) fn receive<R: Request>(&mut self, version: i16) -> R::Response {
         let mut frame = self.receive_frame().expect("the broker answers");
         let version_of_header = R::Response::header_version(version);
         ResponseHeader::decode(&mut frame, version_of_header).expect("a response header");
@@ -160,7 +160,7 @@ impl Client {
         response
     }
 
-    pub fn receive_frame(&mut self) -> io::Result<Bytes> {
+    pub(crate) fn receive_frame(&mut self) -> io::Result<Bytes> {
         let mut size = [0; 4];
         self.socket.read_exact(&mut size)?;
         let mut frame = vec![0; u32::from_be_bytes(size) as usize];
@@ -169,15 +169,20 @@ impl Client {
     }
 
     /// Waits for the broker to close the connection; `false` if it says something instead.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         matches!(self.socket.read(&mut [0]), Ok(0) | Err(_))
     }
 
-    pub fn create_topic(&mut self, name: &str, partitions: i32) {
+    pub(crate) fn create_topic(&mut self, name: &str, partitions: i32) {
         self.create_topic_with(name, partitions, &[]);
     }
 
-    pub fn create_topic_with(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    pub(crate) fn create_topic_with(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) {
         let config = |(name, value): &(&str, &str)| {
             CreatableTopicConfig::default()
                 .with_name((*name).to_owned().into())
@@ -201,21 +206,21 @@ impl Client {
     }
 
     /// Produces one batch to a partition with `acks=all`.
-    pub fn produce(&mut self, topic: &str, index: i32, records: Bytes) -> ProduceResponse {
+    pub(crate) fn produce(&mut self, topic: &str, index: i32, records: Bytes) -> ProduceResponse {
         self.call(9, &produce_request(topic, index, records))
     }
 
     /// Fetches from one partition without a session, waiting up to 10 s for the first byte.
-    pub fn fetch(&mut self, topic: &str, index: i32, offset: i64) -> FetchResponse {
+    pub(crate) fn fetch(&mut self, topic: &str, index: i32, offset: i64) -> FetchResponse {
         self.call(12, &fetch_request(topic, index, offset))
     }
 }
 
-pub fn topic_name(name: &str) -> TopicName {
+pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(name.to_owned().into())
 }
 
-pub fn produce_request(topic: &str, index: i32, records: Bytes) -> ProduceRequest {
+pub(crate) fn produce_request(topic: &str, index: i32, records: Bytes) -> ProduceRequest {
     let data = PartitionProduceData::default()
         .with_index(index)
         .with_records(Some(records));
@@ -228,7 +233,7 @@ pub fn produce_request(topic: &str, index: i32, records: Bytes) -> ProduceReques
         .with_topic_data(vec![topic])
 }
 
-pub fn fetch_request(topic: &str, index: i32, offset: i64) -> FetchRequest {
+pub(crate) fn fetch_request(topic: &str, index: i32, offset: i64) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(index)
         .with_fetch_offset(offset)
@@ -245,7 +250,7 @@ pub fn fetch_request(topic: &str, index: i32, offset: i64) -> FetchRequest {
 }
 
 /// A batch of records with these values, all of the same time.
-pub fn batch(values: &[&str]) -> Bytes {
+pub(crate) fn batch(values: &[&str]) -> Bytes {
     let mut builder = Builder::new();
     for value in values {
         builder.push(1_700_000_000_000, None, Some(value.as_bytes()), &[]);
@@ -258,7 +263,7 @@ pub fn batch(values: &[&str]) -> Bytes {
 }
 
 /// The values of all records in a fetch answer, with their offsets.
-pub fn values(records: Bytes) -> Vec<(i64, String)> {
+pub(crate) fn values(records: Bytes) -> Vec<(i64, String)> {
     let batches = protocol::batch::Batch::split(records).expect("whole batches");
     let records = batches
         .iter()
@@ -271,5 +276,3 @@ pub fn values(records: Bytes) -> Vec<(i64, String)> {
         })
         .collect()
 }
-
-pub const API_VERSIONS: ApiKey = ApiKey::ApiVersions;
