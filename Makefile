@@ -16,7 +16,7 @@ run: prerequisites ## Build and start a broker on port 9092, its data in ./data 
 	cargo run --release --locked --bin sordini -- $(ARGS)
 
 test: prerequisites ## All tests: seconds, once everything is built
-	cargo test --release --locked --workspace
+	cargo test --release --locked --workspace --exclude sordini-bench
 
 lint: prerequisites ## Formatting, clippy, licences
 	cargo fmt --all --check
@@ -28,7 +28,7 @@ fmt: ## Format the code
 	cargo fmt --all
 
 soak: prerequisites ## The tests again, each property tried CASES times (20000)
-	PROPTEST_CASES=$(CASES) cargo test --release --locked --workspace
+	PROPTEST_CASES=$(CASES) cargo test --release --locked --workspace --exclude sordini-bench
 
 compat: prerequisites ## Real clients against the real binary, see compat-tests/README.md (ARGS="--broker both")
 	cargo build --release --locked --bin sordini

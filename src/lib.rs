@@ -26,4 +26,4 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Few arenas: a broker has as many threads as it may have waits for the disk, and each arena keeps
 /// pages that an idle broker would rather give back.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static MALLOC_CONF: &[u8; 45] = b"narenas:2,dirty_decay_ms:5000,tcache_max:16k\0";
+pub static MALLOC_CONF: &[u8; 47] = b"narenas:2,dirty_decay_ms:5000,tcache_max:16384\0";

@@ -189,10 +189,10 @@ fn retention_deletes_from_the_start_and_readers_finish() {
     assert!(log.size() >= 8192 && log.size() < 8192 + 4096);
     let below = log.read(0, 1000, true, 900).unwrap_err();
     assert!(matches!(below, Error::OffsetOutOfRange { .. }));
-    assert_eq!(
-        slice.read().unwrap().len(),
-        1000,
-        "found before it was deleted"
+    let read = slice.read().expect("found before it was deleted");
+    assert!(
+        800 < read.len() && read.len() == slice.size(),
+        "whole batches"
     );
     assert_eq!(offsets(&log, start), (start..900).collect::<Vec<_>>());
     let partition = dir.path().join("orders-0");
