@@ -155,11 +155,17 @@ pub(crate) fn produce(broker: &Broker, load: Load<'_>) -> Result<Duration> {
         }
     }
     // Not `flush`, which looks up only every 100 ms whether it is done.
-    while producer.in_flight_count() > 0 {
+    let mut in_flight = producer.in_flight_count();
+    let mut progress_at = Instant::now();
+    while in_flight > 0 {
         producer.poll(Duration::from_millis(1));
-        if begin.elapsed() > PATIENCE {
+        let left = producer.in_flight_count();
+        if left < in_flight {
+            progress_at = Instant::now();
+        } else if progress_at.elapsed() > PATIENCE {
             return Err("the records are not acknowledged".into());
         }
+        in_flight = left;
     }
     let elapsed = begin.elapsed();
 
