@@ -165,14 +165,11 @@ impl Controller {
         let (raft_log, closed) = opened.database;
         let state = blocking({
             let (cluster_id, raft_log) = (config.cluster_id.clone(), raft_log.clone());
-            move || {
-                raft_log.identify(node_id, &cluster_id)?;
-                State::open(&cluster_id, opened.log, raft_log)
-            }
+            move || State::open(&cluster_id, opened.log, raft_log)
         })
         .await?;
         let (images, log) = (state.images(), state.metadata_log());
-        let raft = raft::start(node_id, &config.voters, raft_log, state).await?;
+        let raft = raft::start(node_id, raft_log, state).await?;
 
         let (proposals, queue) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {

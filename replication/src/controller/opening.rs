@@ -13,8 +13,9 @@
 //! over `raft`, so it can open the directory again; what it then wrote is taken over like the first
 //! time.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
+use openraft::BasicNode;
 use storage::disk::{Disk, Mode};
 
 use super::{
@@ -104,6 +105,7 @@ pub(super) async fn open(config: &ControllerConfig) -> Result<Opened, Error> {
         disk: config.disk.clone(),
         node_id: config.node_id,
         cluster_id: config.cluster_id.clone(),
+        voters: config.voters.clone(),
     };
     let log = {
         let (directory, disk) = (config.directory.clone(), config.disk.clone());
@@ -135,7 +137,22 @@ pub(super) async fn open(config: &ControllerConfig) -> Result<Opened, Error> {
     let database = dir.join(DATABASE);
     let (log, database) =
         tokio::try_join!(blocking(log), blocking(move || RaftLog::open(&database)),)?;
-    blocking(move || takeover.unless_foreign(log, database)).await
+    blocking(move || {
+        let raft_log = &database.0;
+        let owner = takeover.owner();
+        match raft_log.owner()? {
+            None => raft_log.begin(&owner, takeover.node_id, takeover.membership())?,
+            Some(found) if found == owner => {}
+            Some(found) => {
+                return Err(Error::Setup(format!(
+                    "the controller's database in {} belongs to {found}, and this is {owner}",
+                    dir.display()
+                )));
+            }
+        }
+        takeover.unless_foreign(log, database)
+    })
+    .await
 }
 
 /// Makes a database for a log that somebody else has written.
@@ -143,9 +160,24 @@ struct Takeover {
     disk: Arc<dyn Disk>,
     node_id: i32,
     cluster_id: String,
+    voters: BTreeMap<i32, String>,
 }
 
 impl Takeover {
+    /// As a database says whose it is.
+    fn owner(&self) -> String {
+        format!("node {} of cluster {}", self.node_id, self.cluster_id)
+    }
+
+    fn membership(&self) -> Membership {
+        let nodes: BTreeMap<i32, BasicNode> = self
+            .voters
+            .iter()
+            .map(|(id, address)| (*id, BasicNode::new(address)))
+            .collect();
+        Membership::new(vec![self.voters.keys().copied().collect()], nodes)
+    }
+
     /// Our own log, unless it goes on after our last entry. An entry is on disk before it is
     /// applied, so we never leave it so: Apache Kafka has had the directory since.
     fn unless_foreign(
@@ -187,10 +219,9 @@ impl Takeover {
             .map_err(|_| Error::Setup("the metadata log to take over is empty".to_owned()))?;
         let last_epoch = epoch.max(log.latest_epoch()).max(self.leader_epoch(&log)?);
         let applied = log_id(u64::try_from(epoch).unwrap_or(0), index);
-        let voters = vec![[self.node_id].into()];
         let base = Base {
             applied: Some(applied),
-            membership: StoredMembership::new(Some(applied), Membership::new(voters, None)),
+            membership: StoredMembership::new(Some(applied), self.membership()),
             end_offset,
         };
         // Not committed: the next term is the first of ours.
@@ -207,8 +238,7 @@ impl Takeover {
         self.remove_all(&old)?;
         {
             let (database, _closed) = RaftLog::open(&new)?;
-            database.identify(self.node_id, &self.cluster_id)?;
-            database.seed(&base, &vote)?;
+            database.seed(&self.owner(), &base, &vote)?;
         }
         // Between these two the directory is Apache Kafka's again, and would be taken over again.
         if list(&*self.disk, &dir)?.iter().any(|name| name == DATABASE) {

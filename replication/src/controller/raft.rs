@@ -5,7 +5,7 @@
 //! - At most one leader in a term (`single-term-leader`), because the term is the leader epoch.
 //! - A quorum of one elects itself at once, keeps no timers, and talks to nobody.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{BasicNode, CommittedLeaderId, Config, SnapshotPolicy};
@@ -52,12 +52,7 @@ pub(super) fn log_id(term: u64, index: u64) -> LogId {
 }
 
 /// Starts Raft and returns when this node, the only voter, leads.
-pub(super) async fn start(
-    node_id: NodeId,
-    voters: &BTreeMap<NodeId, String>,
-    log: RaftLog,
-    state: State,
-) -> Result<Raft, Error> {
+pub(super) async fn start(node_id: NodeId, log: RaftLog, state: State) -> Result<Raft, Error> {
     let config = Config {
         cluster_name: "sordini".to_owned(),
         // The only voter has nobody to send heartbeats to, and nobody's to wait for.
@@ -70,13 +65,9 @@ pub(super) async fn start(
     let raft = Raft::new(node_id, Arc::new(config), Peers, log, state)
         .await
         .map_err(|err| fatal(&err))?;
-    if !raft.is_initialized().await.map_err(|err| fatal(&err))? {
-        let nodes: BTreeMap<NodeId, BasicNode> = voters
-            .iter()
-            .map(|(id, address)| (*id, BasicNode::new(address)))
-            .collect();
-        raft.initialize(nodes).await.map_err(|err| fatal(&err))?;
-    } else if !raft.metrics().borrow().state.is_leader() {
+    // Answered once Raft has read its log, where it may find that it leads already.
+    raft.is_initialized().await.map_err(|err| fatal(&err))?;
+    if !raft.metrics().borrow().state.is_leader() {
         raft.trigger().elect().await.map_err(|err| fatal(&err))?;
     }
     raft.wait(Some(Duration::from_secs(30)))

@@ -32,7 +32,9 @@ use rocksdb::{DB, DBIterator, Direction, IteratorMode, Options, WriteBatch, Writ
 
 use tokio::sync::oneshot;
 
-use super::raft::{Batches, Entry, LogId, Membership, NodeId, StoredMembership, TypeConfig, Vote};
+use super::raft::{
+    Batches, Entry, LogId, Membership, NodeId, StoredMembership, TypeConfig, Vote, log_id,
+};
 use crate::error::Error;
 
 const ENTRY: u8 = b'e';
@@ -87,28 +89,42 @@ impl RaftLog {
         Ok((RaftLog { db }, closed))
     }
 
-    /// A database that starts after `base`, as if everything before it had been purged.
-    pub(super) fn seed(&self, base: &Base, vote: &Vote) -> Result<(), Error> {
+    /// Whose database this is; `None` if it is new.
+    pub(super) fn owner(&self) -> Result<Option<String>, Error> {
+        let found = self.db.get(IDENTITY)?;
+        Ok(found.map(|owner| String::from_utf8_lossy(&owner).into_owned()))
+    }
+
+    /// A new cluster, as if `leader` had been elected by `membership` and written it down: a quorum
+    /// of one needs no round of votes, and each would cost an fsync.
+    pub(super) fn begin(
+        &self,
+        owner: &str,
+        leader: NodeId,
+        membership: Membership,
+    ) -> Result<(), Error> {
+        const FIRST_TERM: u64 = 1;
+        let entry = Entry {
+            log_id: log_id(FIRST_TERM, 0),
+            payload: EntryPayload::Membership(membership),
+        };
         let mut batch = WriteBatch::default();
+        batch.put(IDENTITY, owner);
+        batch.put(VOTE, encode_vote(&Vote::new_committed(FIRST_TERM, leader)));
+        batch.put(entry_key(0), encode_entry(&entry));
+        Ok(self.db.write_opt(batch, &synced())?)
+    }
+
+    /// A database that starts after `base`, as if everything before it had been purged.
+    pub(super) fn seed(&self, owner: &str, base: &Base, vote: &Vote) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        batch.put(IDENTITY, owner);
         batch.put(BASE, encode_base(base));
         batch.put(VOTE, encode_vote(vote));
         if let Some(applied) = &base.applied {
             batch.put(PURGED, encode_log_id(applied));
         }
         Ok(self.db.write_opt(batch, &synced())?)
-    }
-
-    /// Binds a new database to this node, or checks that it is this node's.
-    pub(super) fn identify(&self, node_id: NodeId, cluster_id: &str) -> Result<(), Error> {
-        let ours = format!("node {node_id} of cluster {cluster_id}");
-        match self.db.get(IDENTITY)? {
-            None => Ok(self.db.put_opt(IDENTITY, ours, &synced())?),
-            Some(found) if found == ours.as_bytes() => Ok(()),
-            Some(found) => Err(Error::Setup(format!(
-                "the controller's database belongs to {}, and this is {ours}",
-                String::from_utf8_lossy(&found)
-            ))),
-        }
     }
 
     /// Where the metadata log stood when Raft's log was last cut; its start, if it never was.
@@ -307,6 +323,7 @@ fn options() -> Options {
     options.set_max_log_file_size(1 << 20);
     // What it has to say is kilobytes of its options, at each start.
     options.set_log_level(rocksdb::LogLevel::Warn);
+    options.set_skip_stats_update_on_db_open(true);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     let mut table = rocksdb::BlockBasedOptions::default();
@@ -395,7 +412,7 @@ fn decode_entry(index: u64, mut bytes: &[u8]) -> Option<Entry> {
         _ => return None,
     };
     Some(Entry {
-        log_id: super::raft::log_id(term, index),
+        log_id: log_id(term, index),
         payload,
     })
 }
@@ -409,7 +426,7 @@ fn encode_log_id(id: &LogId) -> Vec<u8> {
 
 fn decode_log_id(bytes: &mut &[u8]) -> Option<LogId> {
     let term = bytes.try_get_u64().ok()?;
-    Some(super::raft::log_id(term, bytes.try_get_u64().ok()?))
+    Some(log_id(term, bytes.try_get_u64().ok()?))
 }
 
 fn encode_vote(vote: &Vote) -> Vec<u8> {
