@@ -28,7 +28,7 @@ pub(super) fn place(
     if racks.brokers < factor {
         return Err(format!(
             "The target replication factor of {factor} cannot be reached because only {} \
-             broker(s) are registered.",
+             broker(s) are registered or some brokers have all their log directories cordoned.",
             racks.brokers
         ));
     }
@@ -168,7 +168,7 @@ mod tests {
              create two 50 2 => 50x2
              create three 1 3 => 1x3
              unregister 3
-             create four 1 3 => InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 2 broker(s) are registered.",
+             create four 1 3 => InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 2 broker(s) are registered or some brokers have all their log directories cordoned.",
         );
     }
 }

@@ -618,7 +618,7 @@ mod tests {
              broker 1
              create orders 0 1 => InvalidPartitions: Number of partitions was set to an invalid non-positive value.
              create orders 1 0 => InvalidReplicationFactor: Replication factor must be larger than 0, or -1 to use the default value.
-             create orders 1 3 => InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered.
+             create orders 1 3 => InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.
              create orders 10001 1 => PolicyViolation: Excessively large number of partitions per request.
              create orders 10000 1 => 10000x1",
         );
