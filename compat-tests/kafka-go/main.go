@@ -82,7 +82,7 @@ func apiVersions(string) string {
 		seen[key.ApiName] = fmt.Sprintf("%d-%d", key.MinVersion, key.MaxVersion)
 	}
 	for name, wanted := range map[string]string{
-		"Produce": "0-13", "Fetch": "4-18", "ListOffsets": "1-11", "Metadata": "0-13", "CreateTopics": "2-7",
+		"Produce": "0-13", "Fetch": "4-18", "Metadata": "0-13", "CreateTopics": "2-7",
 		"DeleteTopics": "1-6", "InitProducerId": "0-5", "DescribeConfigs": "1-4", "OffsetForLeaderEpoch": "2-4",
 	} {
 		Same(name+" "+seen[name], name+" "+wanted)

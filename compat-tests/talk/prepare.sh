@@ -35,3 +35,7 @@ python_packages() { # python_packages REQUIREMENTS DIRECTORY: a virtual environm
   "$2/bin/pip" install -q -r "$1"
   cp "$1" "$2/requirements.txt"
 }
+
+served() { # served API-KEY: whether the broker advertises it; the runner has asked
+  [[ ${API_KEYS:-} == *" $1 "* ]]
+}
