@@ -83,10 +83,6 @@ pub struct Config {
     pub max_connections_per_ip: usize,
     /// Address or host name, as written, and its own limit.
     pub max_connections_per_ip_overrides: BTreeMap<String, usize>,
-    pub socket_listen_backlog_size: i32,
-    /// `None` leaves the size to the system.
-    pub socket_receive_buffer_bytes: Option<usize>,
-    pub socket_send_buffer_bytes: Option<usize>,
     pub socket_request_max_bytes: usize,
 
     pub fetch_max_bytes: usize,
@@ -101,7 +97,6 @@ pub struct Config {
     pub transaction_max_timeout_ms: i32,
 
     pub log_flush_offset_checkpoint_interval: Duration,
-    pub log_flush_start_offset_checkpoint_interval: Duration,
     pub log_retention_check_interval: Duration,
     pub num_recovery_threads_per_data_dir: usize,
     pub producer_id_expiration_ms: i64,
@@ -190,6 +185,7 @@ impl Config {
         for (key, value) in overrides {
             fixed.insert(key.clone(), Setting::new(value, Origin::Override));
         }
+        complete(&mut fixed);
         if !fixed.contains_key("listeners")
             && let Some(advertised) = fixed.get("advertised.listeners")
             && let Origin::Environment(_) = advertised.origin
@@ -291,9 +287,6 @@ impl Config {
             max_connections: read.size("max.connections"),
             max_connections_per_ip: read.size("max.connections.per.ip"),
             max_connections_per_ip_overrides: max_connections_per_ip_overrides(&mut read),
-            socket_listen_backlog_size: read.int("socket.listen.backlog.size"),
-            socket_receive_buffer_bytes: buffer(&mut read, "socket.receive.buffer.bytes"),
-            socket_send_buffer_bytes: buffer(&mut read, "socket.send.buffer.bytes"),
             socket_request_max_bytes: read.size("socket.request.max.bytes"),
 
             fetch_max_bytes: read.size("fetch.max.bytes"),
@@ -310,8 +303,6 @@ impl Config {
 
             log_flush_offset_checkpoint_interval: read
                 .duration("log.flush.offset.checkpoint.interval.ms"),
-            log_flush_start_offset_checkpoint_interval: read
-                .duration("log.flush.start.offset.checkpoint.interval.ms"),
             log_retention_check_interval: read.duration("log.retention.check.interval.ms"),
             num_recovery_threads_per_data_dir: read.size("num.recovery.threads.per.data.dir"),
             producer_id_expiration_ms: read.long("producer.id.expiration.ms"),
@@ -346,6 +337,25 @@ impl Config {
             warnings,
             ..config
         })
+    }
+}
+
+/// Says what goes without saying: a node's number under both of its names, and its roles.
+fn complete(fixed: &mut BTreeMap<String, Setting>) {
+    for (key, other) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
+        if let Some(setting) = fixed.get(other).filter(|_| !fixed.contains_key(key)) {
+            let setting = setting.clone();
+            fixed.insert(key.to_owned(), setting);
+        }
+    }
+    // Kafka demands these. Whoever left them out, as Compose files for older brokers do, means one node.
+    for (key, value) in [
+        ("node.id", "1"),
+        ("broker.id", "1"),
+        ("process.roles", "broker,controller"),
+    ] {
+        let built_in = || Setting::new(value, Origin::BuiltIn);
+        fixed.entry(key.to_owned()).or_insert_with(built_in);
     }
 }
 
@@ -473,7 +483,7 @@ fn inter_broker_listener(read: &mut Reader<'_>, listeners: &[Listener]) -> Strin
 /// What others call this machine, for listeners that are bound to every interface and advertise nothing else.
 fn own_host(settings: &Settings) -> String {
     // Started without any configuration, a node is somebody's own, and a laptop's name need not resolve.
-    if settings.is_built_in("node.id") {
+    if settings.is_built_in("log.dirs") {
         return "localhost".to_owned();
     }
     match std::fs::read_to_string("/proc/sys/kernel/hostname") {
@@ -483,20 +493,16 @@ fn own_host(settings: &Settings) -> String {
 }
 
 fn node_id(read: &mut Reader<'_>) -> i32 {
-    let older = read.int("broker.id");
-    match read.optional_int("node.id") {
-        None if older >= 0 => older,
-        None => 1,
-        Some(id) => {
-            if older >= 0 && older != id {
-                read.refuse(
-                    "broker.id",
-                    &format!("node.id is {id}, and broker.id must be the same or not be set"),
-                );
-            }
-            id
-        }
+    let Some(id) = read.optional_int("node.id") else {
+        return 0;
+    };
+    if read.int("broker.id") != id {
+        read.refuse(
+            "broker.id",
+            &format!("node.id is {id}, and broker.id must be the same or not be set"),
+        );
     }
+    id
 }
 
 fn voters(read: &mut Reader<'_>) -> Vec<Voter> {
@@ -519,10 +525,6 @@ fn metadata_log_dir(read: &mut Reader<'_>) -> PathBuf {
         Some(dir) => PathBuf::from(dir),
         None => log_dirs(read).into_iter().next().unwrap_or_default(),
     }
-}
-
-fn buffer(read: &mut Reader<'_>, key: &'static str) -> Option<usize> {
-    usize::try_from(read.int(key)).ok()
 }
 
 fn max_connections_per_ip_overrides(read: &mut Reader<'_>) -> BTreeMap<String, usize> {
@@ -557,12 +559,18 @@ fn refuse_unsupported(read: &mut Reader<'_>) {
             "a node is broker and controller here; a node with one role is not supported yet",
         );
     }
-    let id = node_id(read);
+    let id = read.int("node.id");
     let voters = voters(read);
     if !voters.is_empty() && voters.iter().map(|voter| voter.id).ne([id]) {
         read.refuse(
             "controller.quorum.voters",
             &format!("node {id} must be the only voter; several controllers are not supported yet"),
+        );
+    }
+    if 1 < read.list("controller.quorum.bootstrap.servers").len() {
+        read.refuse(
+            "controller.quorum.bootstrap.servers",
+            "several controllers are not supported yet",
         );
     }
 }
@@ -688,9 +696,12 @@ mod tests {
         assert_eq!(
             origins,
             [
+                "broker.id=1 built in",
                 "broker.rack=a server.properties:3",
                 "fetch.max.bytes=3072 env KAFKA_FETCH_MAX_BYTES",
+                "node.id=1 built in",
                 "num.partitions=4 --override",
+                "process.roles=broker,controller built in",
             ]
         );
     }
