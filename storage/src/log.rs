@@ -184,9 +184,12 @@ impl Log {
             end_offset,
             flushed_offset,
             epochs,
+            epochs_changed,
             snapshots,
+            rewritten,
         } = recovery::open(&place, &config, start, now)?;
-        let changed = start.shutdown != Shutdown::Clean || active.size == 0;
+        let changed =
+            start.shutdown != Shutdown::Clean || active.size == 0 || !rewritten.is_empty();
         let writer = Writer {
             active,
             next_offset: end_offset,
@@ -194,7 +197,7 @@ impl Log {
             snapshots,
             bytes_since_snapshot: 0,
             snapshot_size: 0,
-            unsynced: Vec::new(),
+            unsynced: rewritten,
             dir_changed: changed,
             created: changed,
             epochs_changed: changed,
@@ -219,6 +222,11 @@ impl Log {
             unflushed: AtomicU64::new(0),
         };
         log.note_unflushed(flushed_offset);
+        if epochs_changed {
+            // If this process is killed, the next one will not look as far back.
+            let mut writer = log.writer()?;
+            log.write_epochs(&mut writer)?;
+        }
         Ok(log)
     }
 
@@ -230,18 +238,24 @@ impl Log {
         }
         let floor = view.segments.range(..=flushed_offset).next_back();
         let floor = floor.map_or(flushed_offset, |(base_offset, _)| *base_offset);
-        let unsynced: Vec<_> = view
+        let mut unflushed: Vec<_> = view
             .segments
             .range(floor..)
             .map(|(_, s)| s.clone())
             .collect();
-        let bytes = unsynced.iter().map(|segment| segment.size()).sum();
+        let bytes = unflushed.iter().map(|segment| segment.size()).sum();
+        // The active one is synced with every flush.
+        unflushed.pop();
         let writer = self
             .writer
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        writer.unsynced = unsynced;
-        writer.unsynced.pop();
+        for segment in unflushed {
+            let known = |other| Arc::ptr_eq(other, &segment);
+            if !writer.unsynced.iter().any(known) {
+                writer.unsynced.push(segment);
+            }
+        }
         *self.unflushed.get_mut() = bytes;
         self.place.volume.add_unflushed(bytes);
     }

@@ -70,7 +70,11 @@ pub(crate) struct Opened {
     pub(crate) end_offset: i64,
     pub(crate) flushed_offset: i64,
     pub(crate) epochs: Epochs,
+    /// The epochs are not those of the checkpoint.
+    pub(crate) epochs_changed: bool,
     pub(crate) snapshots: BTreeSet<i64>,
+    /// Sealed segments whose indexes were written again, and are not on the disk yet.
+    pub(crate) rewritten: Vec<Arc<Segment>>,
 }
 
 pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
@@ -88,6 +92,7 @@ pub(crate) fn open(
     let names = Names::tidy(place)?;
     let mut epochs = read_epochs(place)?;
     let epochs_lost = epochs.is_none();
+    let checkpointed = epochs.clone();
     let mut segments = BTreeMap::new();
     for base_offset in &names.logs {
         let path = place.path(&file_name(*base_offset, Kind::Log.suffix()));
@@ -104,8 +109,10 @@ pub(crate) fn open(
         now,
         epochs: epochs.take().unwrap_or_default(),
         epochs_lost,
+        epochs_cut: false,
     };
     let mut active = None;
+    let mut rewritten = Vec::new();
     let mut end_offset = start.log_start_offset;
     let bases: Vec<i64> = segments.keys().copied().collect();
     for (at, base_offset) in bases.iter().enumerate() {
@@ -131,6 +138,9 @@ pub(crate) fn open(
             && !config.compact
             && bases.get(at + 1).is_some_and(|next| end < *next);
         let cut = scanned.size < file_size || gap;
+        if !newest {
+            rewritten.push(Arc::clone(segment));
+        }
         active = Some(scanned);
         if cut {
             // Whatever follows the hole is not the log's any more.
@@ -188,8 +198,10 @@ pub(crate) fn open(
         start_offset,
         end_offset,
         flushed_offset,
+        epochs_changed: checkpointed.as_ref() != Some(&epochs),
         epochs,
         snapshots,
+        rewritten,
     })
 }
 
@@ -269,6 +281,8 @@ struct Scan<'a> {
     now: i64,
     epochs: Epochs,
     epochs_lost: bool,
+    /// The epochs from the first batch scanned on were dropped, to be found again.
+    epochs_cut: bool,
 }
 
 impl Scan<'_> {
@@ -347,6 +361,10 @@ impl Scan<'_> {
                     && i32::try_from(header.last_offset() - segment.base_offset).is_ok();
                 if !fits || (check && !is_whole(walk, at, header.size)?) {
                     return Ok(end_offset);
+                }
+                // What the checkpoint says of here on may be from a future that the power cut undid.
+                if check && !std::mem::replace(&mut self.epochs_cut, true) {
+                    self.epochs.truncate_from_end(header.base_offset);
                 }
                 // The scan begins a little before what the checkpoint does not know.
                 if self

@@ -297,7 +297,8 @@ impl Life {
             .batches
             .retain(|_, bytes| Header::parse(bytes).unwrap().last_offset() < to);
         assert!(end <= to);
-        if end <= model.start {
+        if log.start_offset() == end {
+            // Nothing was left, and the log begins anew.
             model.start = end;
             model.durable_start = end;
             model.batches.clear();
