@@ -23,7 +23,7 @@ use arc_swap::{ArcSwap, Guard};
 use replication::{
     cluster::{ClusterImage, Endpoint, ResourceKind},
     controller::{
-        Controller, ControllerConfig,
+        self, Controller, ControllerConfig, Opening,
         brokers::{Registration, SupportedFeature},
         topics::{Defaults, NewTopic},
     },
@@ -327,6 +327,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let now = clock::now();
     let disk = disk::real();
     let cluster_id = cluster_id(&*disk, &config)?;
+    let found = controller::opening(&*disk, &config.metadata_log_dir)?;
+    if !matches!(found, Opening::New | Opening::Ours) {
+        info!(dir = %config.metadata_log_dir.display(), "{found}");
+    }
     let directories = open_directories(&disk, &config, &cluster_id, now)?;
     let listeners = bind(&config).await?;
     let endpoint = match config.metrics_listener {
@@ -352,16 +356,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         cluster_id,
         incarnation_id: Uuid::new_v4(),
         endpoints: endpoints(&config.advertised_listeners, &addresses),
-        features: features::supported()
+        features: features::tolerated()
             .into_iter()
             .map(|(name, (min, max))| SupportedFeature { name, min, max })
             .collect(),
         rack: config.broker_rack.clone(),
         log_dirs: directories.iter().map(|directory| directory.id()).collect(),
-        previous_epoch: directories
-            .iter()
-            .find_map(|directory| directory.previous_broker_epoch())
-            .unwrap_or(-1),
+        previous_epoch: previous_epoch(&directories),
         ready: true,
     });
     let broker_epoch = registered.await?.map_err(StartError::Refused)?;
@@ -460,6 +461,18 @@ impl Running {
         });
         let _ = closed.await;
         info!("stopped");
+    }
+}
+
+/// The epoch this broker had when it last stopped in good order. All directories must say the same: one that
+/// was not left clean may have lost records.
+fn previous_epoch(directories: &[Arc<Directory>]) -> i64 {
+    let mut epochs = directories
+        .iter()
+        .map(|directory| directory.previous_broker_epoch());
+    match epochs.next().flatten() {
+        Some(first) if epochs.all(|epoch| epoch == Some(first)) => first,
+        _ => -1,
     }
 }
 

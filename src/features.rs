@@ -11,7 +11,29 @@ const FEATURES: &[(&str, i16, i16, i16)] = &[
     ("metadata.version", 7, 33, 33),
 ];
 
-/// Name to the range of levels.
+/// Features that Apache Kafka has finalized in a directory taken over from it, and of which nothing works here
+/// yet. They are left as they are and shown to nobody.
+const LEFT_ALONE: &[(&str, i16, i16)] = &[
+    ("group.version", 0, 1),
+    ("share.version", 0, 2),
+    ("streams.version", 0, 1),
+    ("transaction.version", 0, 2),
+];
+
+/// May clients be told of this feature?
+pub(crate) fn works(name: &str) -> bool {
+    FEATURES.iter().any(|(feature, ..)| *feature == name)
+}
+
+/// What a broker of this version can live with, in a cluster that has it finalized.
+pub(crate) fn tolerated() -> BTreeMap<String, (i16, i16)> {
+    let mut ranges = supported();
+    let range = |&(name, min, max): &(&str, i16, i16)| (name.to_owned(), (min, max));
+    ranges.extend(LEFT_ALONE.iter().map(range));
+    ranges
+}
+
+/// Name to the range of levels that work.
 pub(crate) fn supported() -> BTreeMap<String, (i16, i16)> {
     let range = |&(name, min, max, _): &(&str, i16, i16, i16)| (name.to_owned(), (min, max));
     FEATURES.iter().map(range).collect()

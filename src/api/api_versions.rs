@@ -22,7 +22,7 @@ use protocol::{
     versions::{self, Range},
 };
 
-use crate::{broker::Broker, server::Context};
+use crate::{broker::Broker, features, server::Context};
 
 /// First version with the name and version of the client's software, and with features.
 const CLIENT_SOFTWARE: i16 = 3;
@@ -66,6 +66,7 @@ pub(crate) fn handle(
             supported
                 .into_iter()
                 .flatten()
+                .filter(|(name, _)| features::works(name))
                 .filter(|(_, (min, _))| FEATURES_FROM_ZERO <= ctx.version || 0 < *min)
                 .map(|(name, &(min, max))| {
                     SupportedFeatureKey::default()
@@ -80,6 +81,7 @@ pub(crate) fn handle(
             image
                 .features
                 .iter()
+                .filter(|(name, _)| features::works(name))
                 .map(|(name, &level)| {
                     FinalizedFeatureKey::default()
                         .with_name(StrBytes::from(name.clone()))
