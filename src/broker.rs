@@ -23,7 +23,7 @@ use arc_swap::{ArcSwap, Guard};
 use replication::{
     cluster::{ClusterImage, Endpoint, ResourceKind},
     controller::{
-        self, Controller, ControllerConfig, Opening,
+        Controller, ControllerConfig,
         brokers::{Registration, SupportedFeature},
         topics::{Defaults, NewTopic},
     },
@@ -327,10 +327,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let now = clock::now();
     let disk = disk::real();
     let cluster_id = cluster_id(&*disk, &config)?;
-    let found = controller::opening(&*disk, &config.metadata_log_dir)?;
-    if !matches!(found, Opening::New | Opening::Ours) {
-        info!(dir = %config.metadata_log_dir.display(), "{found}");
-    }
     let directories = open_directories(&disk, &config, &cluster_id, now)?;
     let listeners = bind(&config).await?;
     let endpoint = match config.metrics_listener {
