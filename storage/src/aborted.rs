@@ -60,10 +60,21 @@ impl Aborted {
     }
 }
 
-/// The entries in a whole file; what a crash cut off at the end is left out.
+/// The entries in a whole file; what a crash cut off or left unwritten at the end is left out.
 pub fn decode_all(bytes: &[u8]) -> Vec<Aborted> {
-    let (entries, _) = bytes.as_chunks();
-    entries.iter().map_while(Aborted::decode).collect()
+    let (chunks, _) = bytes.as_chunks();
+    let mut entries: Vec<Aborted> = Vec::new();
+    for entry in chunks.iter().map_while(Aborted::decode) {
+        // A marker comes after what it ends: not so in zeros.
+        let ascends = entries
+            .last()
+            .is_none_or(|last| last.last_offset < entry.last_offset);
+        if entry.first_offset >= entry.last_offset || !ascends {
+            break;
+        }
+        entries.push(entry);
+    }
+    entries
 }
 
 #[cfg(test)]
@@ -83,5 +94,9 @@ mod tests {
         assert_eq!(bytes[9], 1);
         bytes.extend_from_slice(&entry.encode()[..20]);
         assert_eq!(decode_all(&bytes), [entry]);
+        bytes.truncate(ENTRY_SIZE);
+        bytes.resize(10 * ENTRY_SIZE, 0);
+        assert_eq!(decode_all(&bytes), [entry]);
+        assert_eq!(decode_all(&bytes[ENTRY_SIZE..]), []);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     disk::write_all,
     error::Error,
-    files::{Handle, Kind, Open, Place},
+    files::{Handle, Kind, Open, Place, read_small},
 };
 
 /// One entry of an index file.
@@ -22,6 +22,10 @@ pub trait Entry: Copy + std::fmt::Debug {
     fn encode(self, into: &mut Vec<u8>);
     /// From exactly [`Entry::SIZE`] bytes.
     fn decode(bytes: &[u8]) -> Option<Self>;
+    /// The first of two entries that are in order.
+    fn ascends(self, next: Self) -> bool;
+    /// What a file has where nothing was written.
+    fn is_zero(self) -> bool;
 }
 
 /// `.index`: the batch that starts at `position` ends with this offset, relative to the segment's.
@@ -45,6 +49,14 @@ impl Entry for OffsetEntry {
             relative_offset: i32::from_be_bytes(*relative_offset),
             position: i32::from_be_bytes(*rest.first_chunk()?),
         })
+    }
+
+    fn ascends(self, next: OffsetEntry) -> bool {
+        self.relative_offset < next.relative_offset && self.position < next.position
+    }
+
+    fn is_zero(self) -> bool {
+        (self.relative_offset, self.position) == (0, 0)
     }
 }
 
@@ -70,15 +82,24 @@ impl Entry for TimeEntry {
             relative_offset: i32::from_be_bytes(*rest.first_chunk()?),
         })
     }
+
+    fn ascends(self, next: TimeEntry) -> bool {
+        self.timestamp < next.timestamp && self.relative_offset < next.relative_offset
+    }
+
+    fn is_zero(self) -> bool {
+        (self.timestamp, self.relative_offset) == (0, 0)
+    }
 }
 
 /// The entries in a whole index file. Kafka's active files end in zeros up to their preallocated
 /// size, and a crash can leave any: only the ascending start is taken.
-pub fn decode_ascending<E: Entry>(bytes: &[u8], ascends: impl Fn(E, E) -> bool) -> Vec<E> {
+pub fn decode_ascending<E: Entry>(bytes: &[u8]) -> Vec<E> {
     let mut entries: Vec<E> = Vec::new();
     for entry in bytes.chunks_exact(E::SIZE).filter_map(E::decode) {
         match entries.last() {
-            Some(last) if !ascends(*last, entry) => break,
+            Some(last) if !last.ascends(entry) => break,
+            None if entry.is_zero() => break,
             _ => entries.push(entry),
         }
     }
@@ -204,11 +225,13 @@ impl<E: Entry> Index<E> {
     pub(crate) fn resume(&self, place: &Place, kept: &[E]) -> Result<(), Error> {
         let file = self.handle.create(place)?;
         let size = (kept.len() * E::SIZE) as u64;
+        // On the disk before other entries are written there: what a power cut brought back of the
+        // old ones would look like them.
         let done = file.size().and_then(|found| {
             if found == size {
                 Ok(())
             } else {
-                file.set_size(size)
+                file.set_size(size).and_then(|()| file.sync())
             }
         });
         place
@@ -219,6 +242,21 @@ impl<E: Entry> Index<E> {
         state.recent = Vec::new();
         state.last = kept.last().copied();
         Ok(())
+    }
+
+    /// Cuts off the zeros up to the preallocated size at the end of a file that Kafka has written
+    /// to last. They would count as entries, and a full index rolls its segment.
+    pub(crate) fn trim(&self, place: &Place) -> Result<(), Error> {
+        // A single entry of zeros may be one: the first record, and its time the epoch.
+        let zeros = self.last(place)?.is_some_and(Entry::is_zero) && self.written(place)? > 1;
+        if !zeros {
+            return Ok(());
+        }
+        let path = self.handle.path(place);
+        let bytes = place
+            .volume
+            .done("read", &path, read_small(place.disk(), &path))?;
+        self.resume(place, &decode_ascending(&bytes.unwrap_or_default()))
     }
 
     /// Forgets the entries from the first on for which `holds` is false.

@@ -221,7 +221,9 @@ impl Log {
             flushing: Mutex::new(()),
             unflushed: AtomicU64::new(0),
         };
-        log.note_unflushed(flushed_offset);
+        if start.shutdown != Shutdown::Clean {
+            log.note_unflushed(flushed_offset);
+        }
         if epochs_changed {
             // If this process is killed, the next one will not look as far back.
             let mut writer = log.writer()?;
@@ -233,17 +235,19 @@ impl Log {
     /// What recovery left unflushed counts like what is appended.
     fn note_unflushed(&mut self, flushed_offset: i64) {
         let view = self.view.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if flushed_offset == view.end_offset {
-            return;
-        }
-        let floor = view.segments.range(..=flushed_offset).next_back();
+        // One that ends at the flushed offset too: it may have been sealed after the flush.
+        let floor = view.segments.range(..flushed_offset).next_back();
         let floor = floor.map_or(flushed_offset, |(base_offset, _)| *base_offset);
         let mut unflushed: Vec<_> = view
             .segments
             .range(floor..)
             .map(|(_, s)| s.clone())
             .collect();
-        let bytes = unflushed.iter().map(|segment| segment.size()).sum();
+        let bytes = if flushed_offset < view.end_offset {
+            unflushed.iter().map(|segment| segment.size()).sum()
+        } else {
+            0
+        };
         // The active one is synced with every flush.
         unflushed.pop();
         let writer = self
@@ -476,10 +480,8 @@ impl Log {
             if let Some(completed) = completed
                 && !completed.commit
             {
-                writer
-                    .active
-                    .segment
-                    .add_aborted(&Aborted::from(completed))?;
+                let segment = &writer.active.segment;
+                writer.dir_changed |= segment.add_aborted(&Aborted::from(completed))?;
             }
             if header.is_transactional() {
                 let mut transactions = self.transactions();
@@ -981,6 +983,9 @@ impl Log {
         self.move_start(&mut writer, candidates[count - 1].end_offset)?;
         let removed = segments.into_iter().take(count).map(|(segment, _)| segment);
         self.drop_segments(&mut writer, removed.collect(), now)?;
+        // Before the checkpoint forgets the start offset, because the first segment tells it: a
+        // power cut could bring older ones back.
+        self.place.sync_dir()?;
         let first = writer.active.segment.base_offset;
         let first = self.view().segments.keys().next().copied().unwrap_or(first);
         let start = self.start_offset();
@@ -1068,7 +1073,8 @@ impl Log {
         let above: Vec<_> = {
             let view = self.view();
             let above = view.segments.range(floor.base_offset + 1..);
-            above.map(|(_, segment)| Arc::clone(segment)).collect()
+            // The newest goes first, so that dying in between leaves no hole.
+            above.rev().map(|(_, s)| Arc::clone(s)).collect()
         };
         let size = located.map_or(floor.size(), |located| located.position);
         {

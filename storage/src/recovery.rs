@@ -138,7 +138,10 @@ pub(crate) fn open(
             && !config.compact
             && bases.get(at + 1).is_some_and(|next| end < *next);
         let cut = scanned.size < file_size || gap;
-        if !newest {
+        if settled {
+            // Its indexes were lost, or the epochs: no flush comes by here again.
+            segment.sync(true)?;
+        } else if !newest {
             rewritten.push(Arc::clone(segment));
         }
         active = Some(scanned);
@@ -191,7 +194,13 @@ pub(crate) fn open(
     if start.log_start_offset > first {
         epochs.truncate_from_start(start_offset);
     }
-    let snapshots = tidy_snapshots(place, names.snapshots, &segments, end_offset)?;
+    // After a power cut, a snapshot above the recovery point may know more than has survived: a
+    // transaction as ended whose marker is there but whose entry in the index is not.
+    let snapshots_end = match start.shutdown {
+        Shutdown::Clean | Shutdown::Killed => end_offset,
+        Shutdown::PowerLost => flushed_offset,
+    };
+    let snapshots = tidy_snapshots(place, names.snapshots, &segments, snapshots_end)?;
     Ok(Opened {
         segments,
         active,
@@ -253,18 +262,19 @@ fn complete_epochs(
     Ok(complete)
 }
 
-/// Keeps what Kafka keeps: a snapshot for each segment's start, and the newest one.
+/// Keeps what Kafka keeps: a snapshot for each segment's start, and the newest one. None above
+/// `end`.
 fn tidy_snapshots(
     place: &Place,
     found: BTreeSet<i64>,
     segments: &BTreeMap<i64, Arc<Segment>>,
-    end_offset: i64,
+    end: i64,
 ) -> Result<BTreeSet<i64>, Error> {
-    let newest = found.range(..=end_offset).next_back().copied();
+    let newest = found.range(..=end).next_back().copied();
     let mut kept = BTreeSet::new();
     for offset in found {
         let wanted = segments.contains_key(&offset) || Some(offset) == newest;
-        if wanted && offset <= end_offset {
+        if wanted && offset <= end {
             kept.insert(offset);
         } else {
             place.remove(&file_name(offset, SNAPSHOT))?;
@@ -323,9 +333,14 @@ impl Scan<'_> {
             self.place.volume.done("truncate", &path, done)?;
             segment.set_size(active.size);
         }
-        if !clean {
-            // The index may have reached the disk when its batches have not.
-            segment.truncate_aborted(end_offset)?;
+        match self.start.shutdown {
+            // The index may have reached the disk when its batches have not, and what was cut from
+            // it may be back. What is dropped, loading the producers finds again.
+            Shutdown::PowerLost => {
+                segment.truncate_aborted(end_offset.min(self.start.recovery_point))?;
+            }
+            Shutdown::Killed => segment.truncate_aborted(end_offset)?,
+            Shutdown::Clean => (),
         }
         if !newest {
             active.seal()?;
@@ -383,6 +398,8 @@ impl Scan<'_> {
 
     /// Where the last index entry points, of a segment that was closed.
     fn last_indexed(&self, segment: &Segment, file_size: u64) -> Result<u64, Error> {
+        segment.offsets.trim(self.place)?;
+        segment.times.trim(self.place)?;
         match segment.offsets.last(self.place)? {
             None => Ok(0),
             Some(entry) if points_to_batch(segment, file_size, entry)? => {
@@ -400,11 +417,17 @@ impl Scan<'_> {
         let bytes = read_small(self.place.disk(), &segment.offsets.handle.path(self.place));
         let path = segment.offsets.handle.path(self.place);
         let bytes = self.place.volume.done("read", &path, bytes)?;
-        let mut entries: Vec<OffsetEntry> =
-            decode_ascending(&bytes.unwrap_or_default(), |a: OffsetEntry, b| {
-                a.relative_offset < b.relative_offset && a.position < b.position
-            });
+        let mut entries: Vec<OffsetEntry> = decode_ascending(&bytes.unwrap_or_default());
         entries.retain(|entry| base_offset + i64::from(entry.relative_offset) < below);
+        if self.start.shutdown == Shutdown::PowerLost
+            && let Some(last) = entries.last().copied()
+        {
+            // The index is not synced with its batches. What was written last may be there in part,
+            // and a torn entry can look like one: so much is read at once anyway.
+            let reread = i64::try_from(SCAN_CHUNK).unwrap_or(0);
+            let whole = i64::from(last.position) - reread;
+            entries.retain(|entry| i64::from(entry.position) < whole);
+        }
         for _ in 0..TRIES {
             match entries.last() {
                 Some(entry) if !points_to_batch(segment, file_size, *entry)? => entries.pop(),
@@ -420,10 +443,7 @@ impl Scan<'_> {
         let path = segment.times.handle.path(self.place);
         let bytes = read_small(self.place.disk(), &path);
         let bytes = self.place.volume.done("read", &path, bytes)?;
-        let mut times: Vec<TimeEntry> =
-            decode_ascending(&bytes.unwrap_or_default(), |a: TimeEntry, b| {
-                a.timestamp < b.timestamp && a.relative_offset < b.relative_offset
-            });
+        let mut times: Vec<TimeEntry> = decode_ascending(&bytes.unwrap_or_default());
         times.retain(|entry| entry.relative_offset <= last.relative_offset);
         segment.offsets.resume(self.place, &entries)?;
         segment.times.resume(self.place, &times)?;
@@ -509,17 +529,24 @@ pub(crate) fn load_producers(
         if from >= end_offset {
             break;
         }
-        replay(segment, from, &mut producers)?;
+        // Some of it may lie below the recovery point, where no flush comes by again.
+        let created = replay(segment, from, &mut producers)?;
+        segment.sync_aborted()?;
+        if created {
+            place.sync_dir()?;
+        }
     }
     producers.expire(config.producer_id_expiration_ms, now);
     Ok(producers)
 }
 
-fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<(), Error> {
+/// True if an index of aborted transactions was created.
+fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<bool, Error> {
     let size = segment.size();
     let Some(located) = segment.locate(from, size)? else {
-        return Ok(());
+        return Ok(false);
     };
+    let mut created = false;
     segment.walk(located.position, size, 4096, |walk| {
         while let Some((at, header)) = walk.next()? {
             if !header.has_producer() {
@@ -540,10 +567,10 @@ fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<(),
             if let Some(completed) = completed
                 && !completed.commit
             {
-                segment.add_aborted(&Aborted::from(completed))?;
+                created |= segment.add_aborted(&Aborted::from(completed))?;
             }
         }
-        Ok(())
+        Ok(created)
     })
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Segment {
     pub(crate) txns: Handle,
     /// Whether there is a `.txnindex`.
     has_txns: AtomicBool,
+    /// It may not be on the disk as it is.
+    txns_changed: AtomicBool,
     /// Bytes that readers may see.
     size: AtomicU64,
     /// The largest timestamp and the last offset of the batch that has it; unknown until asked.
@@ -77,6 +79,7 @@ impl Segment {
             times: Index::existing(base_offset, Kind::TimeIndex),
             txns: Handle::new(base_offset, Kind::TxnIndex),
             has_txns: AtomicBool::new(has_txns),
+            txns_changed: AtomicBool::new(has_txns),
             size: AtomicU64::new(size),
             newest: Mutex::new(None),
         }
@@ -296,54 +299,69 @@ impl Segment {
         ))
     }
 
-    /// Adds an aborted transaction, unless it is there: recovery comes by a second time.
-    pub(crate) fn add_aborted(&self, entry: &Aborted) -> Result<(), Error> {
+    /// Adds an aborted transaction, unless it is there: recovery comes by a second time. True if
+    /// that has created the file, whose name is on the disk when the directory is synced.
+    pub(crate) fn add_aborted(&self, entry: &Aborted) -> Result<bool, Error> {
         let known = self.aborted()?;
         if known
             .last()
             .is_some_and(|last| last.last_offset >= entry.last_offset)
         {
-            return Ok(());
+            return Ok(false);
         }
         let file = self.txns.create(&self.place)?;
         let position = (known.len() * aborted::ENTRY_SIZE) as u64;
         let done = write_all(&**file, &mut [IoSlice::new(&entry.encode())], position);
         let path = self.txns.path(&self.place);
         self.place.volume.done("write", &path, done)?;
-        self.has_txns.store(true, Ordering::Release);
-        Ok(())
+        self.txns_changed.store(true, Ordering::Release);
+        Ok(!self.has_txns.swap(true, Ordering::AcqRel))
     }
 
     /// Forgets aborted transactions whose marker is at or after `end`.
     pub(crate) fn truncate_aborted(&self, end: i64) -> Result<(), Error> {
         let known = self.aborted()?;
         let kept = known.partition_point(|entry| entry.last_offset < end);
-        if kept < known.len() {
-            let file = self.txns.get(&self.place)?;
-            let path = self.txns.path(&self.place);
-            let done = file.set_size((kept * aborted::ENTRY_SIZE) as u64);
+        let kept = (kept * aborted::ENTRY_SIZE) as u64;
+        if !self.has_txns.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let file = self.txns.get(&self.place)?;
+        let path = self.txns.path(&self.place);
+        // Also where the file ends in what is not an entry.
+        if kept < self.place.volume.done("stat", &path, file.size())? {
+            let done = file.set_size(kept);
             self.place.volume.done("truncate", &path, done)?;
+            self.txns_changed.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Makes the log file durable; with `indexes` those too, as a sealed segment's must be before
-    /// recovery trusts them.
+    /// Makes the log file durable, and what cannot be found again in it: the aborted transactions.
+    /// With `indexes` those too, as a sealed segment's must be before recovery trusts them.
     pub(crate) fn sync(&self, indexes: bool) -> Result<(), Error> {
-        let sync = |handle: &Handle| {
-            let done = handle.get(&self.place)?.sync();
-            let path = handle.path(&self.place);
-            self.place.volume.done("fsync", &path, done)
-        };
-        sync(&self.log)?;
+        self.sync_file(&self.log)?;
+        self.sync_aborted()?;
         if indexes {
-            sync(&self.offsets.handle)?;
-            sync(&self.times.handle)?;
-            if self.has_txns.load(Ordering::Acquire) {
-                sync(&self.txns)?;
-            }
+            self.sync_file(&self.offsets.handle)?;
+            self.sync_file(&self.times.handle)?;
         }
         Ok(())
+    }
+
+    /// Where a transaction began that is aborted below the recovery point, no scan looks for any
+    /// more, and producer snapshots know only those that are open.
+    pub(crate) fn sync_aborted(&self) -> Result<(), Error> {
+        if self.txns_changed.swap(false, Ordering::AcqRel) {
+            self.sync_file(&self.txns)?;
+        }
+        Ok(())
+    }
+
+    fn sync_file(&self, handle: &Handle) -> Result<(), Error> {
+        let done = handle.get(&self.place)?.sync();
+        let path = handle.path(&self.place);
+        self.place.volume.done("fsync", &path, done)
     }
 
     fn handles(&self) -> [&Handle; 4] {

@@ -1,8 +1,8 @@
-//! The bytes on disk, as Apache Kafka's own tools and brokers read them.
+//! The bytes on disk, as Apache Kafka's own tools read them.
 //!
 //! The log made here was read with `kafka-dump-log.sh` of Kafka 4.4 (`--files` on each of its files,
-//! `--print-data-log --deep-iteration --verify-index-only`) and opened by a broker of it. To do so
-//! again: `FORMAT_DIR=/some/empty/dir cargo test --release -p sordini-storage --test format`.
+//! `--print-data-log --deep-iteration --verify-index-only`). To do so again:
+//! `FORMAT_DIR=/some/empty/dir cargo test --release -p sordini-storage --test format`.
 
 mod common;
 

@@ -72,6 +72,38 @@ fn a_killed_broker_finds_all_it_wrote_but_a_torn_end() {
     assert_eq!(offsets(&log, 590), (588..600).collect::<Vec<_>>());
 }
 
+/// Kafka reserves ten megabytes for the indexes of a segment it writes to, and a metadata log is not
+/// always trimmed when it stops.
+#[test]
+fn zeros_at_the_end_of_kafkas_indexes_are_no_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let directory = directory(dir.path());
+        let log = directory.open_log("orders-0", small(), NOW).unwrap();
+        for at in 0..20 {
+            log.append(&batch(1, NOW + at), 0, NOW).unwrap();
+        }
+        assert_eq!(log.segment_count(), 1);
+        directory.close(7).unwrap();
+    }
+    for suffix in [".index", ".timeindex"] {
+        let name = files(&dir.path().join("orders-0"), suffix).pop().unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(dir.path().join("orders-0").join(name))
+            .unwrap();
+        file.set_len(10 << 20).unwrap();
+    }
+    let directory = directory(dir.path());
+    assert_eq!(directory.shutdown(), Shutdown::Clean);
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    log.append(&batch(1, NOW + 20), 0, NOW).unwrap();
+    assert_eq!(log.segment_count(), 1, "the indexes are not full");
+    assert_eq!(offsets(&log, 0), (0..21).collect::<Vec<_>>());
+    let found = log.offset_for_timestamp(NOW + 20).unwrap().unwrap();
+    assert_eq!(found.offset, 20);
+}
+
 #[test]
 fn duplicates_are_answered_and_gaps_refused_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
