@@ -1,0 +1,147 @@
+//! What is known of producers and their transactions, and its snapshots.
+
+use std::io::IoSlice;
+
+use super::{Log, Transactions, Writer};
+use crate::{
+    aborted::Aborted,
+    disk::{Mode, write_all},
+    error::Error,
+    files::file_name,
+    producers::{Producer, Producers},
+    recovery::{self, SNAPSHOT},
+};
+
+/// Unless producers are very many, this much log at most lies between the last snapshot of producer
+/// state and a crash.
+pub(super) const SNAPSHOT_INTERVAL: u64 = 4 << 20;
+
+impl Log {
+    /// What is known of each producer, by id.
+    pub fn producers(&self, now: i64) -> Result<Vec<(i64, Producer)>, Error> {
+        let mut writer = self.writer()?;
+        let producers = self.producers_of(&mut writer, now)?;
+        Ok(producers
+            .iter()
+            .map(|(id, known)| (id, known.clone()))
+            .collect())
+    }
+
+    /// Where the oldest transaction begins that is open, or whose end is not below the high
+    /// watermark; the high watermark if there is none before it.
+    pub fn last_stable_offset(&self, high_watermark: i64, now: i64) -> Result<i64, Error> {
+        if !self.transactions().known {
+            let mut writer = self.writer()?;
+            self.producers_of(&mut writer, now)?;
+        }
+        let mut transactions = self.transactions();
+        transactions
+            .ended
+            .retain(|(_, last)| *last >= high_watermark);
+        let ended = transactions.ended.iter().map(|(first, _)| *first);
+        let first = ended.chain(transactions.first_ongoing).min();
+        Ok(first.map_or(high_watermark, |first| first.min(high_watermark)))
+    }
+
+    /// Aborted transactions with records in `from..to`, for a `read_committed` consumer.
+    pub fn aborted(&self, from: i64, to: i64, now: i64) -> Result<Vec<Aborted>, Error> {
+        // Loading completes what a crash may have lost of the index.
+        self.last_stable_offset(to, now)?;
+        let segments: Vec<_> = {
+            let view = self.view();
+            let floor = view.segments.range(..=from).next_back();
+            let floor = floor.map_or(from, |(base_offset, _)| *base_offset);
+            view.segments
+                .range(floor..)
+                .map(|(_, s)| s.clone())
+                .collect()
+        };
+        let mut found = Vec::new();
+        for segment in segments {
+            for aborted in segment.aborted()? {
+                if aborted.last_offset >= from && aborted.first_offset < to {
+                    found.push(aborted);
+                }
+                // All that comes later begins after this.
+                if aborted.last_stable_offset >= to {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The producers, loaded from the last snapshot and the log after it if they are not.
+    pub(super) fn producers_of<'a>(
+        &self,
+        writer: &'a mut Writer,
+        now: i64,
+    ) -> Result<&'a mut Producers, Error> {
+        if writer.producers.is_none() {
+            let (start_offset, end_offset, segments) = {
+                let view = self.view();
+                (view.start_offset, view.end_offset, view.segments.clone())
+            };
+            let loaded = recovery::load_producers(
+                &self.place,
+                &segments,
+                &mut writer.snapshots,
+                (start_offset, end_offset),
+                &self.config(),
+                now,
+            )?;
+            let mut transactions = self.transactions();
+            transactions.known = true;
+            transactions.first_ongoing = loaded.first_ongoing();
+            writer.producers = Some(loaded);
+        }
+        // Just filled.
+        Ok(writer.producers.get_or_insert_default())
+    }
+
+    /// Writes producer state and index entries where a crash of the process finds them.
+    pub(super) fn write_snapshot(&self, writer: &mut Writer) -> Result<(), Error> {
+        writer.active.spill()?;
+        self.write_snapshot_at(writer, writer.next_offset)
+    }
+
+    pub(super) fn write_snapshot_at(&self, writer: &mut Writer, offset: i64) -> Result<(), Error> {
+        writer.bytes_since_snapshot = 0;
+        let Some(producers) = &writer.producers else {
+            return Ok(());
+        };
+        let bytes = producers.encode();
+        writer.snapshot_size = bytes.len() as u64;
+        let path = self.place.path(&file_name(offset, SNAPSHOT));
+        // Not synced: it has a CRC, and without it the batches are read.
+        let done = self
+            .place
+            .disk()
+            .open(&path, Mode::Replace)
+            .and_then(|file| write_all(&*file, &mut [IoSlice::new(&bytes)], 0));
+        self.place.volume.done("write", &path, done)?;
+        // Between segment starts only the newest is of use.
+        let active_base = writer.active.segment.base_offset;
+        let stale: Vec<i64> = writer
+            .snapshots
+            .range(active_base + 1..offset.max(active_base + 1))
+            .copied()
+            .collect();
+        for offset in stale {
+            self.place.remove(&file_name(offset, SNAPSHOT))?;
+            writer.snapshots.remove(&offset);
+        }
+        writer.snapshots.insert(offset);
+        Ok(())
+    }
+
+    /// What is known of producers goes back to before the truncation when next asked for.
+    pub(super) fn forget_producers(&self, writer: &mut Writer, end: i64) -> Result<(), Error> {
+        writer.producers = None;
+        *self.transactions() = Transactions::default();
+        for offset in writer.snapshots.split_off(&(end + 1)) {
+            self.place.remove(&file_name(offset, SNAPSHOT))?;
+        }
+        Ok(())
+    }
+}
