@@ -72,7 +72,7 @@ fn every_version_of_api_versions_lists_what_is_served() {
 fn a_version_above_ours_is_answered_in_a_form_that_everybody_reads() {
     let broker = TestBroker::start();
     let mut client = broker.client();
-    for version in [5_i16, 99] {
+    for version in [6_i16, 99] {
         let mut frame = vec![0, 18];
         frame.extend(version.to_be_bytes());
         frame.extend([0, 0, 0, 7]);
@@ -88,7 +88,7 @@ fn a_version_above_ours_is_answered_in_a_form_that_everybody_reads() {
             .iter()
             .map(|row| (row.api_key, row.min_version, row.max_version))
             .collect();
-        assert_eq!(rows, [(18, 0, 4)]);
+        assert_eq!(rows, [(18, 0, 5)]);
         assert!(answer.is_empty());
         assert_eq!(
             api_versions(&mut client, 4).error_code,

@@ -100,7 +100,8 @@ func apiVersions(string) string {
 		seen[kmsg.Key(key.ApiKey)] = fmt.Sprintf("%d-%d", key.MinVersion, key.MaxVersion)
 	}
 	for key, wanted := range map[kmsg.Key]string{
-		kmsg.Produce: "0-13", kmsg.Fetch: "4-18", kmsg.Metadata: "0-13",
+		kmsg.Produce: "0-13", kmsg.Fetch: "4-18", kmsg.ListOffsets: "1-11", kmsg.Metadata: "0-13",
+		kmsg.ApiVersions: "0-5", kmsg.DescribeLogDirs: "1-5",
 		kmsg.CreateTopics: "2-7", kmsg.DeleteTopics: "1-6", kmsg.InitProducerID: "0-5",
 		kmsg.DescribeConfigs: "1-4", kmsg.OffsetForLeaderEpoch: "2-4",
 	} {

@@ -8,11 +8,11 @@
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::{
-    messages::{ApiKey, ApiVersionsRequest, RequestKind},
+    messages::{ApiKey, RequestKind},
     protocol::StrBytes,
 };
 
-use crate::{error::DecodeError, shape, versions};
+use crate::{error::DecodeError, messages::ApiVersionsRequest, shape, versions};
 
 /// Who sent what is in the frame, and what to call the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,15 @@ pub struct Header {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     pub header: Header,
-    pub body: RequestKind,
+    pub body: Body,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// The codec lacks its newest version.
+    ApiVersions(ApiVersionsRequest),
+    Codec(RequestKind),
 }
 
 /// Understands a frame (without its length prefix).
@@ -62,7 +70,7 @@ pub fn decode(mut frame: Bytes) -> Result<Request, DecodeError> {
     };
     if !served.contains(version) {
         if api_key == ApiKey::ApiVersions {
-            let body = RequestKind::ApiVersions(ApiVersionsRequest::default());
+            let body = Body::ApiVersions(ApiVersionsRequest::default());
             return Ok(Request { header, body });
         }
         return Err(DecodeError::new(format!(
@@ -77,9 +85,20 @@ pub fn decode(mut frame: Bytes) -> Result<Request, DecodeError> {
         let skipped = frame.len() - rest.len();
         frame.advance(skipped);
     }
-    shape::check(api_key, version, &frame)?;
-    let body = RequestKind::decode(api_key, &mut frame, version)
-        .map_err(|err| DecodeError::new(format!("{api_key:?} request v{version}: {err}")))?;
+    let nulls = shape::check(api_key, version, &frame)?;
+    if !nulls.is_empty() {
+        frame = shape::with_nulls(&frame, &nulls);
+    }
+    let body = match api_key {
+        ApiKey::ApiVersions => {
+            ApiVersionsRequest::decode(&mut frame, version).map(Body::ApiVersions)
+        }
+        _ => RequestKind::decode(api_key, &mut frame, versions::in_codec(api_key, version))
+            .map(Body::Codec)
+            .map_err(|err| DecodeError::new(err.to_string())),
+    };
+    let body =
+        body.map_err(|err| DecodeError::new(format!("{api_key:?} request v{version}: {err}")))?;
     Ok(Request {
         header: Header {
             client_id,
@@ -89,7 +108,8 @@ pub fn decode(mut frame: Bytes) -> Result<Request, DecodeError> {
     })
 }
 
-/// A string with an i16 size in front in every header version, even the flexible one.
+/// A string with an i16 size in front in every header version, even the flexible one. What is not UTF-8
+/// in it is replaced, as in Kafka.
 fn client_id(frame: &mut Bytes) -> Result<Option<StrBytes>, DecodeError> {
     let cut = || DecodeError::new("the request header ends inside the client id");
     let size = frame.try_get_i16().map_err(|_| cut())?;
@@ -99,9 +119,10 @@ fn client_id(frame: &mut Bytes) -> Result<Option<StrBytes>, DecodeError> {
     if size > frame.len() {
         return Err(cut());
     }
-    StrBytes::from_utf8(frame.split_to(size))
-        .map(Some)
-        .map_err(|_| DecodeError::new("the client id is not UTF-8"))
+    let bytes = frame.split_to(size);
+    let replaced = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned().into();
+    let client_id = StrBytes::from_utf8(bytes.clone()).unwrap_or_else(|_| replaced(&bytes));
+    Ok(Some(client_id))
 }
 
 #[cfg(test)]
@@ -113,6 +134,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::schema::{Field, Output};
 
     #[test]
     fn every_version_served_of_every_api_is_understood() {
@@ -164,7 +186,7 @@ mod tests {
         assert_eq!(request.header.correlation_id, 7);
         assert_eq!(
             request.body,
-            RequestKind::ApiVersions(ApiVersionsRequest::default())
+            Body::ApiVersions(ApiVersionsRequest::default())
         );
     }
 
@@ -189,6 +211,41 @@ mod tests {
     }
 
     #[test]
+    fn a_client_may_call_itself_anything() {
+        let client_id = |id: &[u8]| {
+            let key = [0, 3, 0, 1, 0, 0, 0, 7];
+            let frame = [&key, id, &0i32.to_be_bytes()].concat();
+            decode(frame.into()).unwrap().header.client_id
+        };
+        // As Apache Kafka 4.4.0 was seen to take it.
+        assert_eq!(client_id(b"\0\x03a\xffb").as_deref(), Some("a\u{fffd}b"));
+        assert_eq!(client_id(b"\0\0").as_deref(), Some(""));
+        assert_eq!(client_id(b"\xff\xff"), None);
+        assert_eq!(client_id(b"\x80\0"), None);
+    }
+
+    #[test]
+    fn any_negative_size_is_null_where_null_may_be() {
+        let metadata = |version: u8, count: i32| {
+            let key = [0, 3, 0, version, 0, 0, 0, 7, 0xff, 0xff];
+            let frame = [&key[..], &count.to_be_bytes()].concat();
+            decode(frame.into()).map(|request| request.body)
+        };
+        for count in [-1, -2, i32::MIN] {
+            let Ok(Body::Codec(RequestKind::Metadata(decoded))) = metadata(1, count) else {
+                panic!("not a Metadata request");
+            };
+            assert_eq!(decoded.topics, None, "{count}");
+        }
+        // ListOffsets: replica -1, and topics that may not be null.
+        for count in [-1i32, -7] {
+            let key = [0, 2, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+            let frame = [&key[..], &count.to_be_bytes()].concat();
+            assert!(decode(frame.into()).is_err(), "{count}");
+        }
+    }
+
+    #[test]
     fn records_are_views_into_the_frame() {
         let mut produce = ProduceRequest::default();
         let partition = kafka_protocol::messages::produce_request::PartitionProduceData::default()
@@ -200,7 +257,7 @@ mod tests {
         produce.encode(&mut body, 9).unwrap();
         let frame = frame(ApiKey::Produce, 9, &body);
         let inside = frame.as_ptr_range();
-        let RequestKind::Produce(decoded) = decode(frame.clone()).unwrap().body else {
+        let Body::Codec(RequestKind::Produce(decoded)) = decode(frame.clone()).unwrap().body else {
             panic!("not a Produce request");
         };
         let records = decoded.topic_data[0].partition_data[0]
@@ -218,7 +275,7 @@ mod tests {
             .with_topics(None)
             .encode(&mut body, 12)
             .unwrap();
-        let RequestKind::Metadata(decoded) =
+        let Body::Codec(RequestKind::Metadata(decoded)) =
             decode(frame(ApiKey::Metadata, 12, &body)).unwrap().body
         else {
             panic!("not a Metadata request");
@@ -247,6 +304,13 @@ mod tests {
             message.encode(&mut out, version).unwrap();
             out.freeze()
         }
+        if key == ApiKey::ApiVersions {
+            let mut out = Output::default();
+            let form = ApiVersionsRequest::form(version);
+            ApiVersionsRequest::default().write(&mut out, form).unwrap();
+            return out.bytes.freeze();
+        }
+        let version = versions::in_codec(key, version);
         macro_rules! encode {
             ($($key:ident $request:ident,)*) => {
                 match key {
@@ -260,7 +324,6 @@ mod tests {
             Fetch FetchRequest,
             ListOffsets ListOffsetsRequest,
             Metadata MetadataRequest,
-            ApiVersions ApiVersionsRequest,
             CreateTopics CreateTopicsRequest,
             DeleteTopics DeleteTopicsRequest,
             DeleteRecords DeleteRecordsRequest,

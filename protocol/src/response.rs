@@ -10,6 +10,7 @@ use kafka_protocol::messages::{ApiKey, ResponseKind};
 
 use crate::{
     fetch::FetchResponse,
+    messages::DescribeLogDirsResponse,
     request::Header,
     schema::{EncodeError, Field, Output},
     versions,
@@ -57,6 +58,16 @@ pub fn encode(header: &Header, body: &ResponseKind) -> Result<Bytes, EncodeError
     finish(out).map(|encoded| encoded.head)
 }
 
+/// As [`encode`], for an answer to DescribeLogDirs.
+pub fn encode_log_dirs(
+    header: &Header,
+    body: &DescribeLogDirsResponse,
+) -> Result<Bytes, EncodeError> {
+    let mut out = start(header);
+    body.write(&mut out, DescribeLogDirsResponse::form(header.version))?;
+    finish(out).map(|encoded| encoded.head)
+}
+
 /// As [`encode`], for an answer to Fetch whose records are in files.
 pub fn encode_fetch(header: &Header, body: &FetchResponse) -> Result<Encoded, EncodeError> {
     let mut out = start(header);
@@ -100,7 +111,7 @@ fn body_version(header: &Header) -> i16 {
         versions::served(header.api_key).is_none_or(|range| !range.contains(header.version));
     match header.api_key {
         ApiKey::ApiVersions if unserved => 0,
-        _ => header.version,
+        key => versions::in_codec(key, header.version),
     }
 }
 

@@ -5,12 +5,15 @@
 //! checked here, against the bytes that are there and against Kafka's own limits (a million
 //! elements, ten thousand tagged fields), without building anything.
 //!
+//! Kafka takes any negative size for null; the codec knows only -1. The walk tells where such sizes are.
+//!
 //! The schemas are `requests.txt`, in the notation in which Kafka's are published; they are parsed
 //! once. Only what decides where the next field starts is kept: the walk accepts some things that
 //! the codec then refuses, such as null where a value must be.
 
 use std::{collections::HashMap, sync::LazyLock};
 
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 
 use crate::{error::DecodeError, varint, varint::Malformed, versions::Range};
@@ -21,11 +24,22 @@ const ELEMENTS_MAX: usize = 1_000_000;
 /// The same for the tagged fields of one struct.
 const TAGGED_FIELDS_MAX: u32 = 10_000;
 
+/// Sizes below -1 in one request. No client sends any.
+const NEGATIVE_MAX: usize = 1000;
+
 static REQUESTS: LazyLock<HashMap<i16, Shape>> =
     LazyLock::new(|| parse(include_str!("requests.txt")));
 
-/// Walks `body`, a request without its header. Bytes after it are not looked at.
-pub(crate) fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<(), DecodeError> {
+/// Where a size below -1 is, and how many bytes it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Negative {
+    at: usize,
+    width: usize,
+}
+
+/// Walks `body`, a request without its header. Bytes after it are not looked at. Returns the sizes that
+/// [`with_nulls`] must rewrite for the codec.
+pub(crate) fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<Vec<Negative>, DecodeError> {
     let shape = REQUESTS
         .get(&(key as i16))
         .ok_or_else(|| DecodeError::new(format!("{key:?} has no schema")))?;
@@ -33,8 +47,20 @@ pub(crate) fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<(), Decode
         rest: body,
         version,
         flexible: version >= shape.flexible,
+        size: body.len(),
+        negative: Vec::new(),
     };
-    walk.fields(&shape.fields)
+    walk.fields(&shape.fields)?;
+    Ok(walk.negative)
+}
+
+/// The same body with -1 for each of these sizes.
+pub(crate) fn with_nulls(body: &[u8], negative: &[Negative]) -> Bytes {
+    let mut body = BytesMut::from(body);
+    for size in negative {
+        body[size.at..size.at + size.width].fill(0xff);
+    }
+    body.freeze()
 }
 
 /// Skips the tagged fields at the end of a request header.
@@ -43,6 +69,8 @@ pub(crate) fn skip_tagged_fields(rest: &mut &[u8]) -> Result<(), DecodeError> {
         rest,
         version: 0,
         flexible: true,
+        size: rest.len(),
+        negative: Vec::new(),
     };
     walk.tagged(&[])?;
     *rest = walk.rest;
@@ -79,6 +107,9 @@ struct Walk<'a> {
     rest: &'a [u8],
     version: i16,
     flexible: bool,
+    /// Of the whole body.
+    size: usize,
+    negative: Vec<Negative>,
 }
 
 impl Walk<'_> {
@@ -153,7 +184,11 @@ impl Walk<'_> {
             if let Some(field) = known {
                 let mut walk = Walk {
                     rest: value,
-                    ..*self
+                    version: self.version,
+                    flexible: self.flexible,
+                    size: value.len(),
+                    // Only what is not flexible has any, and that has no tagged fields.
+                    negative: Vec::new(),
                 };
                 walk.value(field.name, &field.kind)?;
                 if !walk.rest.is_empty() {
@@ -170,6 +205,7 @@ impl Walk<'_> {
 
     /// A size or count, of `width` bytes where it is not a varint; `None` is null.
     fn size(&mut self, name: &str, width: usize) -> Result<Option<usize>, DecodeError> {
+        let at = self.size - self.rest.len();
         let size = if self.flexible {
             i64::from(self.varint(name)?) - 1
         } else if width == 2 {
@@ -179,6 +215,10 @@ impl Walk<'_> {
         };
         match size {
             -1 => Ok(None),
+            ..-1 if self.negative.len() < NEGATIVE_MAX => {
+                self.negative.push(Negative { at, width });
+                Ok(None)
+            }
             size => usize::try_from(size)
                 .map(Some)
                 .map_err(|_| DecodeError::new(format!("{name} has size {size}"))),

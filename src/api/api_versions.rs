@@ -1,24 +1,27 @@
-//! ApiVersions (key 18), v0-v4: which APIs this broker serves, in which versions, and the cluster's
+//! ApiVersions (key 18), v0-v5: which APIs this broker serves, in which versions, and the cluster's
 //! features. It is the first request of every client.
 //!
 //! - A request of a version above ours is answered in the form of v0 with UNSUPPORTED_VERSION and the
 //!   range of this one key, and the connection lives on: the client asks again in a version we share.
 //! - A client that gives its software's name must give a well-formed one (KIP-511), because it ends up in
 //!   the names of metrics.
+//! - A client may say which broker of which cluster it means to talk to (KIP-1242). If that is somebody
+//!   else it is sent back to its bootstrap servers.
 //! - A refusal carries neither keys nor features.
 //!
 //! Versions: v3 the client's software, features as tagged fields (KIP-584); v4 also features that may be
-//! at level 0, which clients of v3 take for an error (KAFKA-17011).
+//! at level 0, which clients of v3 take for an error (KAFKA-17011); v5 whom the client means.
 
 use kafka_protocol::{
     messages::{
-        ApiKey, ApiVersionsRequest, ApiVersionsResponse,
+        ApiKey, ApiVersionsResponse,
         api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     },
     protocol::StrBytes,
 };
 use protocol::{
     error::ErrorCode,
+    messages::ApiVersionsRequest,
     versions::{self, Range},
 };
 
@@ -26,6 +29,9 @@ use crate::{broker::Broker, features, server::Context};
 
 /// First version with the name and version of the client's software, and with features.
 const CLIENT_SOFTWARE: i16 = 3;
+
+/// A client that does not say which broker it means.
+const NO_NODE: i32 = -1;
 
 /// First version that shows features whose lowest level is 0.
 const FEATURES_FROM_ZERO: i16 = 4;
@@ -46,6 +52,9 @@ pub(crate) fn handle(
     let named = [&req.client_software_name, &req.client_software_version];
     if CLIENT_SOFTWARE <= ctx.version && !named.into_iter().all(|name| is_well_formed(name)) {
         return refusal(ErrorCode::InvalidRequest);
+    }
+    if let Err(code) = check_destination(broker, &req) {
+        return refusal(code);
     }
 
     let response = ApiVersionsResponse::default().with_api_keys(
@@ -90,6 +99,21 @@ pub(crate) fn handle(
                 })
                 .collect(),
         )
+}
+
+/// Is it us whom the client means, if it says so?
+fn check_destination(broker: &Broker, req: &ApiVersionsRequest) -> Result<(), ErrorCode> {
+    match (&req.cluster_id, req.node_id) {
+        (None, NO_NODE) => Ok(()),
+        // One says nothing without the other.
+        (None, _) | (_, NO_NODE) => Err(ErrorCode::InvalidRequest),
+        (Some(cluster), node)
+            if **cluster == *broker.image().cluster_id && node == broker.node_id() =>
+        {
+            Ok(())
+        }
+        (Some(_), _) => Err(ErrorCode::RebootstrapRequired),
+    }
 }
 
 fn refusal(code: ErrorCode) -> ApiVersionsResponse {

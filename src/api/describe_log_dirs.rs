@@ -1,4 +1,4 @@
-//! DescribeLogDirs (key 35), v1-v4: the log directories of this broker, and what is in them.
+//! DescribeLogDirs (key 35), v1-v5: the log directories of this broker, and what is in them.
 //!
 //! - Every directory is answered, whatever partitions were asked for (none, or null for all): this is also
 //!   how clients learn where a replica could be moved to. Partitions that are not here are left out.
@@ -6,7 +6,8 @@
 //! - A replica that is on its way to another directory is in both; in the new one it is a "future" replica,
 //!   and its lag is what has still to be copied.
 //!
-//! Versions: v3 a code for the whole answer, v4 size and free space of the directory's file system (KIP-827).
+//! Versions: v3 a code for the whole answer, v4 size and free space of the directory's file system (KIP-827), v5
+//! whether it is cordoned (KIP-1066).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,17 +15,16 @@ use std::{
     sync::Arc,
 };
 
-use kafka_protocol::{
-    messages::{
-        DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName,
-        describe_log_dirs_request::DescribableLogDirTopic,
-        describe_log_dirs_response::{
-            DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
-        },
-    },
-    protocol::StrBytes,
+use kafka_protocol::messages::{
+    DescribeLogDirsRequest, describe_log_dirs_request::DescribableLogDirTopic,
 };
-use protocol::error::ErrorCode;
+use protocol::{
+    error::ErrorCode,
+    messages::{
+        DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult,
+        DescribeLogDirsTopic,
+    },
+};
 use replication::{
     partition::{Name, Partition},
     partitions::Relocation,
@@ -60,7 +60,10 @@ pub(crate) fn handle(
         .directories()
         .iter()
         .map(|directory| describe(directory, &replicas));
-    DescribeLogDirsResponse::default().with_results(results.collect())
+    DescribeLogDirsResponse {
+        results: results.collect(),
+        ..DescribeLogDirsResponse::default()
+    }
 }
 
 /// A replica in a directory: the one that serves, or one that is on its way there.
@@ -111,35 +114,44 @@ fn asked_for(topics: Vec<DescribableLogDirTopic>) -> HashMap<String, HashSet<i32
 fn describe(directory: &Arc<Directory>, replicas: &[Replica]) -> DescribeLogDirsResult {
     // Clients name a directory by this path when they move a replica, wherever they are themselves.
     let path = path::absolute(directory.path()).unwrap_or_else(|_| directory.path().to_owned());
-    let result =
-        DescribeLogDirsResult::default().with_log_dir(path.to_string_lossy().into_owned().into());
+    let result = DescribeLogDirsResult {
+        log_dir: path.to_string_lossy().into_owned(),
+        ..DescribeLogDirsResult::default()
+    };
     let space = match directory.space() {
         Ok(space) if !directory.is_offline() => space,
-        _ => return result.with_error_code(ErrorCode::KafkaStorageError.code()),
+        _ => {
+            return DescribeLogDirsResult {
+                error_code: ErrorCode::KafkaStorageError.code(),
+                ..result
+            };
+        }
     };
     let mut topics: Vec<DescribeLogDirsTopic> = Vec::new();
     for replica in replicas
         .iter()
         .filter(|it| Arc::ptr_eq(&it.directory, directory))
     {
-        let partition = DescribeLogDirsPartition::default()
-            .with_partition_index(replica.name.index)
-            .with_partition_size(saturated(replica.size))
-            .with_offset_lag(replica.lag)
-            .with_is_future_key(replica.is_future);
+        let partition = DescribeLogDirsPartition {
+            partition_index: replica.name.index,
+            partition_size: saturated(replica.size),
+            offset_lag: replica.lag,
+            is_future_key: replica.is_future,
+        };
         match topics.last_mut() {
-            Some(topic) if **topic.name == *replica.name.topic => topic.partitions.push(partition),
-            _ => topics.push(
-                DescribeLogDirsTopic::default()
-                    .with_name(TopicName(StrBytes::from(replica.name.topic.to_string())))
-                    .with_partitions(vec![partition]),
-            ),
+            Some(topic) if *topic.name == *replica.name.topic => topic.partitions.push(partition),
+            _ => topics.push(DescribeLogDirsTopic {
+                name: replica.name.topic.to_string(),
+                partitions: vec![partition],
+            }),
         }
     }
-    result
-        .with_topics(topics)
-        .with_total_bytes(saturated(space.total))
-        .with_usable_bytes(saturated(space.usable))
+    DescribeLogDirsResult {
+        topics,
+        total_bytes: saturated(space.total),
+        usable_bytes: saturated(space.usable),
+        ..result
+    }
 }
 
 fn saturated(bytes: u64) -> i64 {

@@ -30,7 +30,6 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         // These succeed or fail as a whole, or have a code for that beside those of their parts.
         Res::ApiVersions(res) => count(res.error_code),
         Res::DescribeCluster(res) => count(res.error_code),
-        Res::DescribeLogDirs(res) => count(res.error_code),
         Res::DescribeQuorum(res) => count(res.error_code),
         Res::ElectLeaders(res) => {
             count(res.error_code);

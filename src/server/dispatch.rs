@@ -11,7 +11,8 @@ use kafka_protocol::messages::{
     FetchRequest, ProduceRequest, RequestKind as Req, ResponseKind as Res,
 };
 use protocol::{
-    request::{Header, Request},
+    messages::DescribeLogDirsResponse,
+    request::{Body, Header, Request},
     response::{self, Encoded},
 };
 use storage::log::Slice;
@@ -62,9 +63,17 @@ pub(crate) enum Answer {
 pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> Answer {
     let Request { header, body } = request;
     match body {
-        Req::Produce(req) => produced(broker, &ctx, header, req),
-        Req::Fetch(req) => fetched(broker, &ctx, header, req),
-        body => {
+        Body::Codec(Req::Produce(req)) => produced(broker, &ctx, header, req),
+        Body::Codec(Req::Fetch(req)) => fetched(broker, &ctx, header, req),
+        Body::ApiVersions(req) => {
+            let response = api::api_versions::handle(broker, &ctx, req);
+            Answer::Ready(encode(broker, &header, &Res::ApiVersions(response)))
+        }
+        Body::Codec(Req::DescribeLogDirs(req)) => {
+            let response = api::describe_log_dirs::handle(broker, &ctx, req);
+            Answer::Ready(encode_log_dirs(broker, &header, &response))
+        }
+        Body::Codec(body) => {
             let broker = Arc::clone(broker);
             Answer::InOrder(Box::pin(async move {
                 match others(&broker, &ctx, body).await {
@@ -116,6 +125,16 @@ fn encode(broker: &Broker, header: &Header, body: &Res) -> Reply {
     }
 }
 
+fn encode_log_dirs(broker: &Broker, header: &Header, body: &DescribeLogDirsResponse) -> Reply {
+    if let Some(api) = broker.metrics().api(header.api_key) {
+        api.answered(body.error_code, 1);
+    }
+    match response::encode_log_dirs(header, body) {
+        Ok(bytes) => Reply::Bytes(bytes),
+        Err(err) => Reply::Close(format!("cannot encode the answer: {err}")),
+    }
+}
+
 fn encode_files(broker: &Broker, header: &Header, answer: fetch::Answer) -> Reply {
     if let Some(api) = broker.metrics().api(header.api_key) {
         api.answered_with_fetch(&answer.response);
@@ -126,13 +145,12 @@ fn encode_files(broker: &Broker, header: &Header, answer: fetch::Answer) -> Repl
     }
 }
 
-/// Every request but Produce and Fetch, one line each.
+/// Every request that is not among those in [`dispatch`], one line each.
 async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
     use api::*;
     Some(match body {
         Req::ListOffsets(req) => Res::ListOffsets(list_offsets::handle(broker, ctx, req).await),
         Req::Metadata(req) => Res::Metadata(metadata::handle(broker, ctx, req)),
-        Req::ApiVersions(req) => Res::ApiVersions(api_versions::handle(broker, ctx, req)),
         Req::CreateTopics(req) => Res::CreateTopics(create_topics::handle(broker, ctx, req).await),
         Req::DeleteTopics(req) => Res::DeleteTopics(delete_topics::handle(broker, ctx, req).await),
         Req::DeleteRecords(req) => Res::DeleteRecords(delete_records::handle(broker, ctx, req)),
@@ -148,9 +166,6 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         Req::AlterConfigs(req) => Res::AlterConfigs(alter_configs::handle(broker, ctx, req).await),
         Req::AlterReplicaLogDirs(req) => {
             Res::AlterReplicaLogDirs(alter_replica_log_dirs::handle(broker, ctx, req))
-        }
-        Req::DescribeLogDirs(req) => {
-            Res::DescribeLogDirs(describe_log_dirs::handle(broker, ctx, req))
         }
         Req::CreatePartitions(req) => {
             Res::CreatePartitions(create_partitions::handle(broker, ctx, req).await)

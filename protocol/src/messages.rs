@@ -1,0 +1,169 @@
+//! Messages of Apache Kafka 4.4 that the codec, generated from 4.1, lacks in their newest version.
+//!
+//! What only has a new number and no new field needs no table: see [`crate::versions::in_codec`].
+
+use bytes::Bytes;
+use kafka_protocol::protocol::StrBytes;
+
+use crate::{
+    error::DecodeError,
+    schema::{self, Field, schema},
+};
+
+schema! {
+    /// What a client asks first.
+    pub struct ApiVersionsRequest 0..=5, flexible 3 {
+        client_software_name: StrBytes [3..],
+        client_software_version: StrBytes [3..],
+        /// The cluster and the broker that the client believes to be talking to (KIP-1242).
+        cluster_id: Option<StrBytes> [5..],
+        node_id: i32 [5..] = -1,
+    }
+
+    /// The log directories of a broker.
+    pub struct DescribeLogDirsResponse 1..=5, flexible 2 {
+        throttle_time_ms: i32,
+        error_code: i16 [3..; ignorable],
+        results: Vec<DescribeLogDirsResult>,
+    }
+
+    pub struct DescribeLogDirsResult 1..=5, flexible 2 {
+        error_code: i16,
+        log_dir: String,
+        topics: Vec<DescribeLogDirsTopic>,
+        /// Bytes of the file system; -1 if not known.
+        total_bytes: i64 [4..; ignorable] = -1,
+        usable_bytes: i64 [4..; ignorable] = -1,
+        /// No new replica is placed in it (KIP-1066).
+        is_cordoned: bool [5..; ignorable],
+    }
+
+    pub struct DescribeLogDirsTopic 1..=5, flexible 2 {
+        name: String,
+        partitions: Vec<DescribeLogDirsPartition>,
+    }
+
+    pub struct DescribeLogDirsPartition 1..=5, flexible 2 {
+        partition_index: i32,
+        partition_size: i64,
+        offset_lag: i64,
+        /// The replica is on its way into this directory.
+        is_future_key: bool,
+    }
+}
+
+impl ApiVersionsRequest {
+    /// Understands a request's body; bytes after it are passed over.
+    pub(crate) fn decode(body: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
+        Self::read(body, Self::form(version))
+    }
+}
+
+impl DescribeLogDirsResponse {
+    /// Understands the body of an answer.
+    pub fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
+        schema::decode(body, Self::form(version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::{
+        messages::{self, ApiKey, TopicName, describe_log_dirs_response as codec},
+        protocol::{Decodable, Encodable},
+    };
+
+    use super::*;
+    use crate::{request::Header, response, schema::Output};
+
+    #[test]
+    fn a_request_is_that_of_the_codec_and_since_v5_says_where_it_wants_to_go() {
+        for version in 0..=5 {
+            let mut ours = ApiVersionsRequest::default();
+            let mut theirs = messages::ApiVersionsRequest::default();
+            if version >= 3 {
+                ours.client_software_name = "me".into();
+                theirs.client_software_name = "me".into();
+            }
+            if version >= 5 {
+                ours.cluster_id = Some("cluster".into());
+                ours.node_id = 7;
+            }
+            let mut out = Output::default();
+            let form = ApiVersionsRequest::form(version);
+            ours.write(&mut out, form)
+                .expect("every field has its version");
+            let written = out.bytes.freeze();
+            let decoded = ApiVersionsRequest::decode(&mut written.clone(), version);
+            assert_eq!(decoded, Ok(ours), "v{version}");
+            if version < 5 {
+                let decoded = messages::ApiVersionsRequest::decode(&mut written.clone(), version);
+                assert_eq!(decoded.expect("the codec reads it"), theirs, "v{version}");
+            } else {
+                assert_eq!(written, &b"\x03me\x01\x08cluster\0\0\0\x07\0"[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_that_of_the_codec_and_since_v5_says_what_is_cordoned() {
+        let ours = DescribeLogDirsResponse {
+            results: vec![DescribeLogDirsResult {
+                log_dir: "/d".into(),
+                topics: vec![DescribeLogDirsTopic {
+                    name: "t".into(),
+                    partitions: vec![DescribeLogDirsPartition {
+                        partition_index: 1,
+                        partition_size: 2,
+                        offset_lag: 3,
+                        is_future_key: true,
+                    }],
+                }],
+                total_bytes: 5,
+                usable_bytes: 4,
+                is_cordoned: true,
+                ..DescribeLogDirsResult::default()
+            }],
+            ..DescribeLogDirsResponse::default()
+        };
+        let partition = codec::DescribeLogDirsPartition::default()
+            .with_partition_index(1)
+            .with_partition_size(2)
+            .with_offset_lag(3)
+            .with_is_future_key(true);
+        let topic = codec::DescribeLogDirsTopic::default()
+            .with_name(TopicName("t".into()))
+            .with_partitions(vec![partition]);
+        let theirs = codec::DescribeLogDirsResult::default()
+            .with_log_dir("/d".into())
+            .with_topics(vec![topic]);
+        for version in 1..=5 {
+            let header = Header {
+                api_key: ApiKey::DescribeLogDirs,
+                version,
+                correlation_id: 7,
+                client_id: None,
+            };
+            let encoded = response::encode_log_dirs(&header, &ours).expect("an answer");
+            let body = encoded.slice(if version >= 2 { 9.. } else { 8.. });
+            let theirs = match version {
+                4.. => theirs.clone().with_total_bytes(5).with_usable_bytes(4),
+                _ => theirs.clone(),
+            };
+            let theirs = messages::DescribeLogDirsResponse::default().with_results(vec![theirs]);
+            let mut expected = BytesMut::new();
+            theirs
+                .encode(&mut expected, version.min(4))
+                .expect("the codec writes it");
+            if version == 5 {
+                // Behind the space: cordoned, and then the tagged fields of the result and of the answer.
+                let at = expected.len() - 2;
+                let tags = expected.split_off(at);
+                expected.extend_from_slice(&[1]);
+                expected.unsplit(tags);
+            }
+            assert_eq!(body, expected, "v{version}");
+        }
+    }
+}
