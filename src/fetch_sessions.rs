@@ -11,7 +11,10 @@
 //! An incremental answer leaves out partitions without news. Whoever had data goes to the end of the
 //! session's order, so that a busy partition cannot starve the others when `max_bytes` is small.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    hash::{Hash, Hasher},
+};
 
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
@@ -24,11 +27,34 @@ const EPOCH_NEW: i32 = 0;
 const EPOCH_NONE: i32 = -1;
 
 /// Which partition, as the request named it: by id since Fetch v13, else by name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct Key {
+    /// With an id, the name that the topic had when it was asked for, empty if there was none. It says
+    /// nothing about which partition it is.
     pub(crate) topic: TopicName,
     pub(crate) topic_id: Uuid,
     pub(crate) index: i32,
+}
+
+impl Key {
+    fn identity(&self) -> (Uuid, Option<&TopicName>, i32) {
+        let name = self.topic_id.is_nil().then_some(&self.topic);
+        (self.topic_id, name, self.index)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// What is wanted of a partition.
@@ -132,10 +158,13 @@ impl FetchSessions {
     /// Decides what a request is about. `random` proposes ids for a new session.
     pub(crate) fn plan(
         &mut self,
-        request: Request,
+        mut request: Request,
         now: i64,
         random: impl FnMut() -> i32,
     ) -> Result<Plan, Refusal> {
+        if 1 < request.wanted.len() {
+            request.wanted = last_of_each(request.wanted);
+        }
         match request.epoch {
             EPOCH_NEW | EPOCH_NONE => {
                 self.remove(request.session_id);
@@ -255,6 +284,25 @@ impl FetchSessions {
             self.partitions -= session.partitions.len();
         }
     }
+}
+
+/// Each partition once, at the place where it first came and as it was wanted last.
+fn last_of_each(wanted: Vec<(Key, Wanted)>) -> Vec<(Key, Wanted)> {
+    let mut last: Vec<(Key, Wanted)> = Vec::with_capacity(wanted.len());
+    let mut places = HashMap::with_capacity(wanted.len());
+    for (key, wanted) in wanted {
+        match places.entry(key.clone()) {
+            Entry::Occupied(place) => {
+                let place: usize = *place.get();
+                last[place].1 = wanted;
+            }
+            Entry::Vacant(place) => {
+                place.insert(last.len());
+                last.push((key, wanted));
+            }
+        }
+    }
+    last
 }
 
 impl Session {
@@ -404,6 +452,15 @@ mod tests {
             .expect("the next epoch");
         assert_eq!(indexes(&plan), [1, 2, 0]);
         assert_eq!(plan.wanted[0].1.offset, 9);
+    }
+
+    #[test]
+    fn a_partition_wanted_twice_is_wanted_as_the_last_time() {
+        let mut sessions = FetchSessions::new(10, 100);
+        let request = request(0, -1, &[(1, 5), (0, 6), (1, 7)]);
+        let plan = sessions.plan(request, 0, || 7).expect("an answer");
+        assert_eq!(indexes(&plan), [1, 0]);
+        assert_eq!(plan.wanted[0].1.offset, 7);
     }
 
     #[test]

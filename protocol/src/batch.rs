@@ -80,6 +80,8 @@ pub enum BatchError {
     },
     /// Bytes after the batch where exactly one was expected. INVALID_RECORD for another batch.
     Trailing(usize),
+    /// What follows the batch is long enough to tell that it never becomes another. CORRUPT_MESSAGE.
+    Garbage(usize),
     /// A codec number nobody has assigned (5 to 7). Kafka trips: UNKNOWN_SERVER_ERROR.
     Compression(i16),
     /// The compressed records do not decompress. Kafka trips: UNKNOWN_SERVER_ERROR.
@@ -113,6 +115,9 @@ impl fmt::Display for BatchError {
                 "the batch has {records} records and last offset delta {last_offset_delta}"
             ),
             BatchError::Trailing(extra) => write!(f, "{extra} bytes follow the batch"),
+            BatchError::Garbage(extra) => {
+                write!(f, "{extra} bytes that are no batch follow the batch")
+            }
             BatchError::Compression(id) => write!(f, "unknown compression type id: {id}"),
             BatchError::Decompress(codec) => write!(f, "the records are not valid {codec}"),
             BatchError::DecompressedTooLarge { limit } => {
@@ -357,6 +362,37 @@ impl Batch {
             });
         }
         Ok(Batch { header, bytes })
+    }
+
+    /// The bytes of the one batch that a producer may send, off the front of what it sent.
+    ///
+    /// Kafka takes whole batches off the front as long as there are any: a second one is refused, and so
+    /// is what cannot become one; the beginning of one is passed over. Nothing of the batch is checked
+    /// but its header.
+    pub fn only(bytes: Bytes) -> Result<Bytes, BatchError> {
+        let size = Header::parse(&bytes)?.size;
+        if size > bytes.len() {
+            return Err(BatchError::TooShort {
+                size: bytes.len(),
+                needed: size,
+            });
+        }
+        let rest = &bytes[size..];
+        let length = rest.get(8..).and_then(<[u8]>::first_chunk);
+        if let Some(length) = length.map(|length| i32::from_be_bytes(*length)) {
+            let magic = rest.get(16).map(|magic| magic.cast_signed());
+            let possible = length >= MESSAGE_LENGTH_MIN
+                && magic.is_none_or(|magic| (0..=MAGIC).contains(&magic));
+            if !possible {
+                return Err(BatchError::Garbage(rest.len()));
+            }
+            let whole =
+                usize::try_from(length).is_ok_and(|length| length + PREFIX_SIZE <= rest.len());
+            if whole && magic.is_some() {
+                return Err(BatchError::Trailing(rest.len()));
+            }
+        }
+        Ok(bytes.slice(..size))
     }
 
     /// Takes `bytes` as whole batches in a row, as a follower receives them.

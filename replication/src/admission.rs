@@ -58,7 +58,8 @@ pub struct Admitted {
 
 /// Judges a batch as it came from a client at `now` (ms).
 pub fn admit(bytes: Bytes, rules: &Rules, now: i64) -> Result<Admitted, Refusal> {
-    // Kafka looks at the size before anything else, and again if it has recompressed.
+    let bytes = Batch::only(bytes).map_err(Refusal::Malformed)?;
+    // Kafka looks at the size before it reads the batch, and again if it has recompressed.
     check_size(bytes.len(), rules)?;
     let batch = Batch::parse(bytes).map_err(Refusal::Malformed)?;
 
@@ -221,6 +222,29 @@ mod tests {
             records[0].as_ref().expect("a record").value.as_deref(),
             Some(&value[..])
         );
+    }
+
+    #[test]
+    fn the_beginning_of_another_batch_is_passed_over_and_a_whole_one_is_not() {
+        let sent = batch(NOW, b"value");
+        let followed_by = |rest: &[u8]| {
+            let bytes = Bytes::from([&sent[..], rest].concat());
+            admit(bytes, &rules(), NOW).map(|admitted| admitted.batch.bytes().clone())
+        };
+        // As Apache Kafka 4.4.0 was seen to answer.
+        for size in [1, 11, 12, 16, 17, 60, 61, sent.len() - 1] {
+            assert_eq!(followed_by(&sent[..size]), Ok(sent.clone()), "{size} more");
+        }
+        let refused = |rest: &[u8]| match followed_by(rest) {
+            Err(Refusal::Malformed(err)) => err,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&sent), BatchError::Trailing(sent.len()));
+        assert_eq!(followed_by(&[0; 11]), Ok(sent.clone()));
+        assert_eq!(refused(&[0; 12]), BatchError::Garbage(12));
+        let mut magic_5 = sent[..17].to_vec();
+        magic_5[16] = 5;
+        assert_eq!(refused(&magic_5), BatchError::Garbage(17));
     }
 
     #[test]

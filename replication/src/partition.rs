@@ -144,7 +144,8 @@ pub struct Appended {
     pub base_offset: i64,
     /// The offset after the batch: done when the watermark reaches it.
     pub end_offset: i64,
-    /// When the broker stamped it, for a topic with `LogAppendTime`.
+    /// When the broker stamped it, for a topic with `LogAppendTime`; the newest time in a batch that was
+    /// here already.
     pub log_append_time: Option<i64>,
     pub log_start_offset: i64,
     /// The topic asks that this append be on disk before it is acknowledged.
@@ -297,7 +298,8 @@ impl Partition {
         Ok(Appended {
             base_offset: appended.base_offset,
             end_offset: appended.last_offset + 1,
-            log_append_time,
+            // Of a batch that was here already Kafka tells the time, whoever's clock it is.
+            log_append_time: appended.duplicate.or(log_append_time),
             log_start_offset: appended.log_start_offset,
             flush: log.flush_due(now),
         })
@@ -377,6 +379,30 @@ impl Partition {
             log_start_offset: log.start_offset(),
             aborted,
         })
+    }
+
+    /// Where a reader's log has parted from this one, whose last record was of `last_fetched` and which
+    /// now asks for `offset`: the last epoch both have, and where it ends here. `None` if it has not.
+    pub fn divergence(&self, offset: i64, last_fetched: i32) -> Result<Option<(i32, i64)>, Error> {
+        let current = {
+            let leadership = self.lock();
+            self.check_leader(&leadership)?;
+            leadership.leader_epoch
+        };
+        let log = self.log();
+        let (start, end) = (log.start_offset(), log.end_offset());
+        let (epoch, end_of_epoch) = match last_fetched == current {
+            // Under this epoch nothing may have been written yet; it ends here all the same.
+            true => (current, end),
+            false => log.end_offset_for_epoch(last_fetched),
+        };
+        // Without an epoch in common there is nothing to go back to.
+        if epoch < 0 || offset < start {
+            let err = storage::error::Error::OffsetOutOfRange { offset, start, end };
+            return Err(Error::Storage(err));
+        }
+        let parted = epoch < last_fetched || end_of_epoch < offset;
+        Ok(parted.then_some((epoch, end_of_epoch)))
     }
 
     /// Moves the log's start to `before` (-1: the high watermark), as DeleteRecords asks.

@@ -26,6 +26,19 @@ pub(crate) enum Error {
     InvalidRequiredAcks(i16),
     UnknownTopicId,
     UnknownTopicOrPartition,
+    /// The topic that had this name was deleted, and another one was created.
+    InconsistentTopicId,
+    /// Who fetches as a replica is none of the partition's; this broker leads it.
+    NotAReplica {
+        leader: i32,
+        epoch: i32,
+    },
+    /// Records of a transaction in a request without a transactional id.
+    NoTransactionalId,
+    /// No transaction coordinator has given out this producer id.
+    UnknownTransactionalProducer,
+    /// What was asked for contradicts itself in a way that a real broker trips over.
+    Nonsense(&'static str),
     /// A client wrote to a topic that belongs to the brokers.
     InternalTopic,
     InvalidTopicName,
@@ -96,6 +109,10 @@ impl Error {
         use storage::error::Error as S;
         match self {
             Self::InvalidRequiredAcks(_) => ErrorCode::InvalidRequiredAcks,
+            Self::InconsistentTopicId => ErrorCode::InconsistentTopicId,
+            Self::NotAReplica { .. } => ErrorCode::NotLeaderOrFollower,
+            Self::NoTransactionalId => ErrorCode::TransactionalIdAuthorizationFailed,
+            Self::UnknownTransactionalProducer => ErrorCode::InvalidProducerIdMapping,
             Self::UnknownTopicId => ErrorCode::UnknownTopicId,
             Self::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
             Self::InternalTopic | Self::InvalidTopicName => ErrorCode::InvalidTopicException,
@@ -105,7 +122,7 @@ impl Error {
             }
             Self::UnsupportedTimestamp => ErrorCode::UnsupportedVersion,
             Self::ShuttingDown => ErrorCode::NotLeaderOrFollower,
-            Self::NotReadYet => ErrorCode::UnknownServerError,
+            Self::NotReadYet | Self::Nonsense(_) => ErrorCode::UnknownServerError,
             Self::Offline => ErrorCode::KafkaStorageError,
             Self::InvalidTransactionTimeout => ErrorCode::InvalidTransactionTimeout,
             Self::NotCoordinator => ErrorCode::NotCoordinator,
@@ -161,7 +178,13 @@ impl Error {
             Self::Partition(partition::Error::Refused(refusal)) => {
                 matches!(
                     refusal,
-                    Inadmissible::Records(_) | Inadmissible::Timestamp { .. }
+                    Inadmissible::Records(_)
+                        | Inadmissible::Timestamp { .. }
+                        | Inadmissible::Malformed(
+                            BatchError::Count { .. }
+                                | BatchError::BaseOffset(_)
+                                | BatchError::Compression(_)
+                        )
                 )
             }
             Self::Partition(partition::Error::Storage(_)) => true,
@@ -176,22 +199,41 @@ impl Error {
                 Inadmissible::Timestamp { .. } => {
                     Some("One or more records have been rejected due to invalid timestamp".into())
                 }
-                Inadmissible::Records(validate::Refusal::Records(errors)) => Some(format!(
-                    "One or more records have been rejected due to {} record errors in total, \
-                     and only showing the first three errors at most: {:?}",
-                    errors.total,
-                    errors
-                        .first
-                        .iter()
-                        .take(RECORD_ERRORS_SHOWN)
-                        .collect::<Vec<_>>()
+                Inadmissible::Malformed(BatchError::Length(size)) => Some(format!(
+                    "Record size {size} is less than the minimum record overhead (14)"
                 )),
-                Inadmissible::Malformed(err) => Some(err.to_string()),
-                Inadmissible::Records(_) | Inadmissible::TooLarge { .. } => None,
+                Inadmissible::Malformed(BatchError::Magic(magic)) if !(0..=1).contains(magic) => {
+                    Some(format!("Invalid magic found in record: {magic}"))
+                }
+                Inadmissible::Malformed(_)
+                | Inadmissible::Records(_)
+                | Inadmissible::TooLarge { .. } => None,
             },
             Self::Refused(refusal) => refusal.message.clone(),
             _ => None,
         }
+    }
+
+    /// The same with the records that are to blame, which are in this partition.
+    pub(crate) fn message_in(&self, partition: &str) -> Option<String> {
+        let Self::Partition(partition::Error::Refused(Inadmissible::Records(
+            validate::Refusal::Records(errors),
+        ))) = self
+        else {
+            return self.message();
+        };
+        let shown: Vec<String> = self
+            .records(partition)
+            .into_iter()
+            .take(RECORD_ERRORS_SHOWN)
+            .map(|(index, message)| format!("RecordError(batchIndex={index}, message='{message}')"))
+            .collect();
+        Some(format!(
+            "One or more records have been rejected due to {} record errors in total, \
+             and only showing the first three errors at most: [{}]",
+            errors.total,
+            shown.join(", ")
+        ))
     }
 
     /// The same for requests whose answers always say something: what a real broker says with the code
@@ -215,7 +257,7 @@ impl Error {
         };
         let describe = |index: i32, reason| match reason {
             RecordReason::NoKey => format!(
-                "Compacted topic cannot accept message without key in topic partition {partition}."
+                "Compacted topic cannot accept message without key in topic partition {partition}"
             ),
             RecordReason::Timestamp(timestamp) => format!(
                 "Timestamp {timestamp} of message with offset {index} is out of range. \
@@ -295,7 +337,9 @@ fn inadmissible(refusal: &Inadmissible) -> ErrorCode {
 /// that are not one batch of today's format (INVALID_RECORD: it should not).
 fn malformed(err: &BatchError) -> ErrorCode {
     match err {
-        BatchError::Crc { .. } | BatchError::Length(_) => ErrorCode::CorruptMessage,
+        BatchError::Crc { .. } | BatchError::Length(_) | BatchError::Garbage(_) => {
+            ErrorCode::CorruptMessage
+        }
         BatchError::Magic(0 | 1)
         | BatchError::TooShort { .. }
         | BatchError::BaseOffset(_)
@@ -314,11 +358,17 @@ impl fmt::Display for Error {
         match self {
             Self::InvalidRequiredAcks(acks) => write!(f, "acks must be 0, 1 or -1, not {acks}"),
             Self::UnknownTopicId => f.write_str("no topic has this id"),
+            Self::InconsistentTopicId => f.write_str("the topic of this name has another id"),
+            Self::NotAReplica { .. } => f.write_str("a fetch by who is no replica"),
+            Self::NoTransactionalId => f.write_str("a transaction without a transactional id"),
+            Self::UnknownTransactionalProducer => {
+                f.write_str("no coordinator knows the transaction's producer")
+            }
             Self::UnknownTopicOrPartition => f.write_str("there is no such topic or partition"),
             Self::InternalTopic => f.write_str("the topic belongs to the brokers"),
             Self::InvalidTopicName => f.write_str("a topic cannot have this name"),
             Self::LeaderNotAvailable => f.write_str("the partition has no leader"),
-            Self::InvalidRequest(reason) => f.write_str(reason),
+            Self::InvalidRequest(reason) | Self::Nonsense(reason) => f.write_str(reason),
             Self::DuplicatePartition => f.write_str("the request names the partition twice"),
             Self::UnsupportedTimestamp => f.write_str("this version does not know the timestamp"),
             Self::ShuttingDown => f.write_str("the broker is shutting down"),

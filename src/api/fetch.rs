@@ -8,6 +8,10 @@
 //! - The first batch of the first partition with data is returned whole whatever the limits say: a
 //!   consumer must be able to get past a batch that is larger than it expected. A last batch may be
 //!   cut off anywhere; consumers expect that.
+//! - A reader that says which epoch its last record is of is told where its log and this one part
+//!   (KIP-595), or that this log never had the epoch: OFFSET_OUT_OF_RANGE.
+//! - A partition that is named twice is read once, as it was named last.
+//! - Nobody fetches as a replica: the partitions here have no followers.
 //! - Sessions: see `fetch_sessions`.
 //!
 //! Versions: v4 isolation level, v5 log start offset, v7 sessions, v9 leader epochs, v11 racks, v12
@@ -18,12 +22,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka_protocol::messages::{FetchRequest, TopicName};
+use kafka_protocol::{
+    messages::{FetchRequest, TopicName},
+    protocol::StrBytes,
+};
 use protocol::{
     error::ErrorCode,
     fetch::{
-        AbortedTransaction, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
-        Records,
+        AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse,
+        LeaderIdAndEpoch, PartitionData, Records,
     },
 };
 use replication::{
@@ -32,6 +39,7 @@ use replication::{
 };
 use storage::{aborted::Aborted, log::Slice};
 use tracing::error;
+use uuid::Uuid;
 
 use super::error::Error;
 use crate::{
@@ -44,6 +52,8 @@ use crate::{
 
 /// First version that names topics by id.
 const TOPIC_IDS: i16 = 13;
+/// First version that says in a struct of its own who fetches.
+const REPLICA_STATE: i16 = 15;
 /// First version that can tell who leads instead.
 const CURRENT_LEADER: i16 = 16;
 
@@ -74,6 +84,8 @@ struct Limits {
     min_bytes: usize,
     max_bytes: usize,
     isolation: Isolation,
+    /// The request is a replica's, by its own account.
+    by_replica: bool,
     /// When the request came (ms since the epoch).
     now: i64,
 }
@@ -82,6 +94,9 @@ struct Limits {
 struct One {
     partition: Option<Arc<Partition>>,
     outcome: Result<Read, Error>,
+    /// The last epoch that the reader and this log have in common, and where it ends here: the reader
+    /// has something else after that.
+    divergence: Option<EpochEndOffset>,
 }
 
 /// Looks at every partition, and answers at once if there is enough to tell.
@@ -114,6 +129,10 @@ pub(crate) fn start(broker: &Arc<Broker>, ctx: &Context, req: FetchRequest) -> F
 
 fn limits(broker: &Broker, ctx: &Context, req: &FetchRequest) -> Limits {
     let max_bytes = usize::try_from(req.max_bytes).unwrap_or(0);
+    let replica = match ctx.version {
+        REPLICA_STATE.. => req.replica_state.replica_id,
+        _ => req.replica_id,
+    };
     Limits {
         min_bytes: usize::try_from(req.min_bytes).unwrap_or(0),
         max_bytes: max_bytes.min(broker.config().fetch_max_bytes),
@@ -121,6 +140,7 @@ fn limits(broker: &Broker, ctx: &Context, req: &FetchRequest) -> Limits {
             0 => Isolation::ReadUncommitted,
             _ => Isolation::ReadCommitted,
         },
+        by_replica: 0 <= replica.0,
         now: ctx.now,
     }
 }
@@ -135,18 +155,20 @@ fn plan(
         topic_id,
         index,
     };
+    let by_id = TOPIC_IDS <= ctx.version;
     let wanted = req.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|partition| {
+        let name = match by_id {
+            true => name_of(broker, topic.topic_id),
+            false => topic.topic.clone(),
+        };
+        topic.partitions.iter().map(move |partition| {
             let wanted = Wanted {
                 offset: partition.fetch_offset,
                 max_bytes: partition.partition_max_bytes,
                 leader_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
-            (
-                key(&topic.topic, topic.topic_id, partition.partition),
-                wanted,
-            )
+            (key(&name, topic.topic_id, partition.partition), wanted)
         })
     });
     let forgotten = req.forgotten_topics_data.iter().flat_map(|topic| {
@@ -158,7 +180,7 @@ fn plan(
     let request = fetch_sessions::Request {
         session_id: req.session_id,
         epoch: req.session_epoch,
-        by_id: TOPIC_IDS <= ctx.version,
+        by_id,
         wanted: wanted.collect(),
         forgotten: forgotten.collect(),
     };
@@ -169,15 +191,24 @@ fn plan(
     sessions.plan(request, ctx.now, random::positive)
 }
 
+/// What the topic with this id is called; nothing if there is none.
+fn name_of(broker: &Broker, id: Uuid) -> TopicName {
+    let topic = broker.partitions().topic_by_id(id);
+    TopicName(topic.map_or_else(StrBytes::default, |topic| topic.name().to_string().into()))
+}
+
 fn find(broker: &Broker, version: i16, key: &Key) -> Result<Arc<Partition>, Error> {
-    if TOPIC_IDS <= version {
-        let topic = broker
-            .partitions()
-            .topic_by_id(key.topic_id)
-            .ok_or(Error::UnknownTopicId)?;
-        return Ok(topic.get(key.index)?);
+    if version < TOPIC_IDS {
+        return Ok(broker.partition(&key.topic, key.index)?);
     }
-    Ok(broker.partition(&key.topic, key.index)?)
+    let partitions = broker.partitions();
+    match partitions.topic_by_id(key.topic_id) {
+        Some(topic) => Ok(topic.get(key.index)?),
+        // A session outlives a topic, and remembers what the id was.
+        None if key.topic.is_empty() => Err(Error::UnknownTopicId),
+        None if partitions.topic(&key.topic).is_some() => Err(Error::InconsistentTopicId),
+        None => Err(Error::UnknownTopicOrPartition),
+    }
 }
 
 impl One {
@@ -186,10 +217,12 @@ impl One {
             Ok(partition) => Self {
                 partition: Some(partition),
                 outcome: Err(Error::NotReadYet),
+                divergence: None,
             },
             Err(err) => Self {
                 partition: None,
                 outcome: Err(err),
+                divergence: None,
             },
         }
     }
@@ -199,24 +232,48 @@ impl One {
         let Some(partition) = &self.partition else {
             return 0;
         };
-        self.outcome = partition
-            .check_epoch(wanted.leader_epoch)
-            .and_then(|_| {
-                partition.read(
-                    wanted.offset,
-                    max_bytes,
-                    min_one,
-                    limits.isolation,
-                    limits.now,
-                )
-            })
-            .map_err(Error::Partition);
+        (self.outcome, self.divergence) = match read(partition, wanted, max_bytes, min_one, limits)
+        {
+            Ok((read, divergence)) => (Ok(read), divergence),
+            Err(err) => (Err(err), None),
+        };
         self.slice().map_or(0, Slice::size)
+    }
+
+    /// Is there something to tell that does not wait for records?
+    fn is_urgent(&self) -> bool {
+        self.outcome.is_err() || self.divergence.is_some()
     }
 
     fn slice(&self) -> Option<&Slice> {
         self.outcome.as_ref().ok()?.slice.as_ref()
     }
+}
+
+fn read(
+    partition: &Partition,
+    wanted: &Wanted,
+    max_bytes: usize,
+    min_one: bool,
+    limits: Limits,
+) -> Result<(Read, Option<EpochEndOffset>), Error> {
+    let epoch = partition.check_epoch(wanted.leader_epoch)?;
+    if limits.by_replica {
+        let leader = partition.leadership().leader;
+        return Err(Error::NotAReplica { leader, epoch });
+    }
+    let Limits { isolation, now, .. } = limits;
+    let parted = match wanted.last_fetched_epoch {
+        ..0 => None,
+        last_fetched => partition.divergence(wanted.offset, last_fetched)?,
+    };
+    if let Some((epoch, end_offset)) = parted {
+        // Nothing is read, but the reader is told where the log stands.
+        let read = partition.read(end_offset, 0, false, isolation, now)?;
+        return Ok((read, Some(EpochEndOffset { epoch, end_offset })));
+    }
+    let read = partition.read(wanted.offset, max_bytes, min_one, isolation, now)?;
+    Ok((read, None))
 }
 
 impl Waiting {
@@ -251,15 +308,15 @@ impl Waiting {
     fn read(&mut self) -> bool {
         let mut left = self.limits.max_bytes;
         let mut size = 0;
-        let mut failed = false;
+        let mut urgent = false;
         for (one, (_, wanted)) in self.reads.iter_mut().zip(&self.plan.wanted) {
             let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
             let found = one.read(wanted, max_bytes, size == 0, self.limits);
-            failed |= one.outcome.is_err();
+            urgent |= one.is_urgent();
             size += found;
             left = left.saturating_sub(found);
         }
-        failed || self.reads.is_empty() || self.limits.min_bytes <= size
+        urgent || self.reads.is_empty() || self.limits.min_bytes <= size
     }
 
     fn is_resident(&self) -> bool {
@@ -343,7 +400,7 @@ impl One {
                 high_watermark: read.high_watermark,
                 log_start_offset: read.log_start_offset,
                 has_records: read.slice.is_some(),
-                is_error: false,
+                is_error: self.divergence.is_some(),
             },
             Err(_) => Told {
                 high_watermark: -1,
@@ -389,6 +446,7 @@ impl One {
                     high_watermark: read.high_watermark,
                     last_stable_offset: read.last_stable_offset,
                     log_start_offset: read.log_start_offset,
+                    diverging_epoch: self.divergence.unwrap_or_default(),
                     aborted_transactions: read.aborted.map(|aborted| {
                         let transaction = |aborted: Aborted| AbortedTransaction {
                             producer_id: aborted.producer_id,
@@ -421,7 +479,8 @@ fn refused(mut data: PartitionData, err: &Error, version: i16) -> PartitionData 
         // A real broker leaves the empty list only where it never came to look at a partition.
         data.aborted_transactions = None;
     }
-    if let Error::Partition(PartitionError::NotLeader { leader, epoch }) = err
+    if let Error::Partition(PartitionError::NotLeader { leader, epoch })
+    | Error::NotAReplica { leader, epoch } = err
         && CURRENT_LEADER <= version
     {
         data.current_leader = LeaderIdAndEpoch {

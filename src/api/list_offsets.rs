@@ -10,6 +10,8 @@
 //! | -6 | start of what is not in remote storage yet | v11 (KIP-1023) |
 //! | 0 and up | the first batch that reaches this time, its first record that does | v1 |
 //!
+//! Where no record has a timestamp, the first is the one with the largest.
+//!
 //! A time nobody has reached is no error: offset -1, timestamp -1. The same partition twice in one
 //! request is one: INVALID_REQUEST for it. Remote storage holds nothing here, so -5 and -6 find nothing.
 
@@ -122,6 +124,13 @@ async fn find(
             });
             let found = found.await.map_err(|_| Error::ShuttingDown)?;
             let found = found.map_err(|err| Error::Partition(err.into()))?;
+            let start = log.start_offset();
+            let found = match found {
+                None if timestamp == MAX_TIMESTAMP => {
+                    Some(position(start, log.epoch_at(start).or(Some(epoch))))
+                }
+                found => found,
+            };
             // What is not visible yet has not been found.
             Ok(found.filter(|found| found.offset < end))
         }

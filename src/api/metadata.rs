@@ -4,6 +4,8 @@
 //! - A topic that is not there is created when the client allows it (v4; before, always) and
 //!   `auto.create.topics.enable` is on. The answer is UNKNOWN_TOPIC_OR_PARTITION even so: the client
 //!   asks again, and by then the topic is there.
+//! - Since v12 one id makes the whole request one for ids: topics named in it are passed over.
+//! - A topic without name and id fails the whole request, as does, before v12, one with an id.
 //! - The addresses are those advertised on the listener the client came in by.
 //!
 //! Versions: v2 cluster id, v5 offline replicas, v7 leader epochs, v8 authorized operations, v10 topic
@@ -33,6 +35,10 @@ pub(crate) fn handle(
     ctx: &Context,
     req: MetadataRequest,
 ) -> MetadataResponse {
+    let mut req = req;
+    if let Err(err) = judge(&mut req, ctx.version) {
+        return refuse_all(req, &err);
+    }
     let image = broker.image();
     let may_create = ctx.version < MAY_FORBID_CREATION || req.allow_auto_topic_creation;
     let mut missing = Vec::new();
@@ -43,7 +49,7 @@ pub(crate) fn handle(
                 |topic: &MetadataRequestTopic| seen.insert((topic.name.clone(), topic.topic_id));
             let mut topics = Vec::with_capacity(asked.len());
             for asked in asked.into_iter().filter(new) {
-                topics.push(match find(&image, ctx.version, &asked) {
+                topics.push(match find(&image, &asked) {
                     Ok(topic) => describe(&image, topic),
                     Err(err) => {
                         if let (Error::UnknownTopicOrPartition, Some(name)) = (&err, &asked.name) {
@@ -80,21 +86,49 @@ pub(crate) fn handle(
         .with_cluster_authorized_operations(cluster_operations)
 }
 
+/// Leaves the topics that are to be found, if the request makes sense.
+fn judge(req: &mut MetadataRequest, version: i16) -> Result<(), Error> {
+    let Some(asked) = &mut req.topics else {
+        return Ok(());
+    };
+    let by_id = |topic: &MetadataRequestTopic| !topic.topic_id.is_nil();
+    let nameless = |topic: &MetadataRequestTopic| topic.name.is_none();
+    if version < LOOK_UP_BY_ID {
+        if asked.iter().any(|topic| by_id(topic) || nameless(topic)) {
+            return Err(Error::InvalidRequest("topic ids need version 12"));
+        }
+    } else if asked.iter().any(by_id) {
+        asked.retain(by_id);
+    } else if asked.iter().any(nameless) {
+        return Err(Error::Nonsense("a topic without name and id"));
+    }
+    Ok(())
+}
+
+/// The answer to a request that fails as a whole.
+fn refuse_all(req: MetadataRequest, err: &Error) -> MetadataResponse {
+    let topics = req.topics.into_iter().flatten().map(|asked| {
+        MetadataResponseTopic::default()
+            .with_error_code(err.code().code())
+            .with_name(Some(asked.name.unwrap_or_default()))
+            .with_topic_id(asked.topic_id)
+    });
+    MetadataResponse::default()
+        .with_topics(topics.collect())
+        .with_error_code(err.code().code())
+}
+
 fn find<'a>(
     image: &'a ClusterImage,
-    version: i16,
     asked: &MetadataRequestTopic,
 ) -> Result<&'a Arc<Topic>, Error> {
     if !asked.topic_id.is_nil() {
-        if version < LOOK_UP_BY_ID {
-            return Err(Error::InvalidRequest("topic ids need version 12"));
-        }
         return image
             .topic_by_id(asked.topic_id)
             .ok_or(Error::UnknownTopicId);
     }
     let Some(name) = &asked.name else {
-        return Err(Error::InvalidRequest("a topic without name and id"));
+        return Err(Error::UnknownTopicOrPartition);
     };
     match image.topic(name) {
         Some(topic) => Ok(topic),

@@ -6,6 +6,9 @@
 //!   `flush.messages=1` is answered when the batch is on disk, whatever `acks` says.
 //! - `acks=0` has one way to say that something went wrong: Kafka closes the connection, so that the
 //!   client asks for metadata anew. So do we.
+//! - A partition that is named twice gets one batch, the last one, and is answered once.
+//! - A batch of a transaction is refused: no transaction is begun here, and what nobody ends would hold
+//!   back its readers for good.
 //! - The client's batch is stored as it came. Only its base offset and leader epoch are rewritten,
 //!   and neither is under the CRC.
 //!
@@ -15,18 +18,19 @@
 //! transactions add their partitions by producing, v13 topic ids instead of names (KIP-516).
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use kafka_protocol::messages::{
     ProduceRequest, ProduceResponse, TopicName,
-    produce_request::PartitionProduceData,
+    produce_request::{PartitionProduceData, TopicProduceData},
     produce_response::{
         BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
     },
 };
-use protocol::error::ErrorCode;
+use protocol::{batch::Header, error::ErrorCode};
 use replication::{
     partition::{Appended, Error as PartitionError, Partition},
     partitions::TopicPartitions,
@@ -52,6 +56,8 @@ enum Acks {
     None,
     Leader,
     All,
+    /// No such thing; every partition is refused.
+    Other(i16),
 }
 
 /// A Produce whose appends are done.
@@ -100,16 +106,20 @@ pub(crate) fn append(broker: &Broker, ctx: &Context, req: ProduceRequest) -> Pro
         0 => Acks::None,
         1 => Acks::Leader,
         -1 => Acks::All,
-        _ => return Produced::Done(Outcome::Answer(refuse_acks(req, ctx.version))),
+        other => Acks::Other(other),
     };
+    let topic_data = once_each(req.topic_data);
+    // Kafka asks this of the request before it looks at any partition.
+    let forbidden = req.transactional_id.is_none() && topic_data.iter().any(is_transactional);
     // Append everywhere first and wait afterwards: the waits then overlap, and the slowest
     // partition sets the latency instead of the sum.
-    let topics: Vec<Topic> = req
-        .topic_data
+    let topics: Vec<Topic> = topic_data
         .into_iter()
-        .filter(|topic| !topic.partition_data.is_empty())
         .map(|topic| {
-            let partitions = find(broker, ctx, &topic.name, topic.topic_id);
+            let partitions = match forbidden {
+                true => Err((|| Error::NoTransactionalId) as fn() -> Error),
+                false => find(broker, ctx, &topic.name, topic.topic_id),
+            };
             let writes = topic.partition_data.into_iter();
             let writes: Vec<Write> = writes
                 .map(|data| Write::append(&partitions, ctx, acks, data))
@@ -172,6 +182,69 @@ impl Waiting {
     }
 }
 
+/// Every topic once, with every partition once, at the place where it first came. Of a partition's
+/// batches the last counts.
+fn once_each(mut topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
+    topics.retain(|topic| !topic.partition_data.is_empty());
+    if 1 < topics.len() {
+        topics = merged(topics);
+    }
+    for topic in &mut topics {
+        let data = &mut topic.partition_data;
+        // As producers send it.
+        if !data.is_sorted_by(|one, next| one.index < next.index) {
+            *data = last_of_each(std::mem::take(data));
+        }
+    }
+    topics
+}
+
+fn merged(topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
+    let mut merged: Vec<TopicProduceData> = Vec::with_capacity(topics.len());
+    let mut places = HashMap::with_capacity(topics.len());
+    for topic in topics {
+        match places.entry((topic.name.clone(), topic.topic_id)) {
+            Entry::Occupied(place) => {
+                let place: usize = *place.get();
+                merged[place].partition_data.extend(topic.partition_data);
+            }
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(topic);
+            }
+        }
+    }
+    merged
+}
+
+fn last_of_each(partitions: Vec<PartitionProduceData>) -> Vec<PartitionProduceData> {
+    let mut last: Vec<PartitionProduceData> = Vec::with_capacity(partitions.len());
+    let mut places = HashMap::with_capacity(partitions.len());
+    for data in partitions {
+        match places.entry(data.index) {
+            Entry::Occupied(place) => {
+                let place: usize = *place.get();
+                last[place] = data;
+            }
+            Entry::Vacant(place) => {
+                place.insert(last.len());
+                last.push(data);
+            }
+        }
+    }
+    last
+}
+
+fn is_transactional(topic: &TopicProduceData) -> bool {
+    let mut records = topic.partition_data.iter().filter_map(header);
+    records.any(|header| header.is_transactional())
+}
+
+/// Of the batch, if it is one.
+fn header(data: &PartitionProduceData) -> Option<Header> {
+    Header::parse(data.records.as_deref()?).ok()
+}
+
 fn find(
     broker: &Broker,
     ctx: &Context,
@@ -203,9 +276,21 @@ impl Write {
         acks: Acks,
         data: PartitionProduceData,
     ) -> Self {
-        let partition = match topic {
-            Ok(topic) => topic.get(data.index).map_err(Error::from),
-            Err(error) => Err(error()),
+        let partition = match (topic, acks) {
+            (Err(error), _) => Err(error()),
+            (Ok(topic), Acks::Other(acks)) => topic
+                .get(data.index)
+                .map_err(Error::from)
+                .and(Err(Error::InvalidRequiredAcks(acks))),
+            (Ok(topic), _) => topic.get(data.index).map_err(Error::from),
+        };
+        // Without a producer there is no transaction either, whatever the batch says.
+        let in_transaction = |header: Header| header.is_transactional() && header.has_producer();
+        let partition = match partition {
+            Ok(_) if header(&data).is_some_and(in_transaction) => {
+                Err(Error::UnknownTransactionalProducer)
+            }
+            partition => partition,
         };
         match partition {
             Err(error) => Self {
@@ -295,7 +380,11 @@ impl Write {
                     .collect(),
             );
         }
-        response.with_error_message(err.message().map(Into::into))
+        let message = match &self.partition {
+            Some(partition) => err.message_in(&partition.name().to_string()),
+            None => err.message(),
+        };
+        response.with_error_message(message.map(Into::into))
     }
 }
 
@@ -330,29 +419,4 @@ fn silence(topics: &[Topic]) -> Outcome {
         }
     }
     Outcome::Silence
-}
-
-fn refuse_acks(req: ProduceRequest, version: i16) -> ProduceResponse {
-    let (acks, deadline) = (Acks::Leader, Instant::now());
-    let topics = req.topic_data.into_iter().map(|topic| Topic {
-        name: topic.name,
-        id: topic.topic_id,
-        writes: topic
-            .partition_data
-            .into_iter()
-            .map(|data| Write {
-                index: data.index,
-                partition: None,
-                size: 0,
-                outcome: Err(Error::InvalidRequiredAcks(req.acks)),
-            })
-            .collect(),
-    });
-    Waiting {
-        topics: topics.collect(),
-        acks,
-        deadline,
-        version,
-    }
-    .response()
 }

@@ -269,7 +269,7 @@ impl Life {
         let stored = Bytes::from(stored);
         match log.append_from(&batch, epoch, origin, self.clock) {
             Ok(appended) => {
-                assert!(!appended.duplicate);
+                assert!(appended.duplicate.is_none());
                 assert_eq!(appended.base_offset, end);
                 self.models[at].batches.insert(end, stored);
                 Ok(())
@@ -465,7 +465,7 @@ impl Life {
             let again = log.append(&batch, 0, self.clock);
             let known = log.producers(self.clock).unwrap();
             let again = again.unwrap_or_else(|err| panic!("{err}: {known:?}"));
-            assert!(again.duplicate);
+            assert!(again.duplicate.is_some());
             assert_eq!(again.base_offset, batch.header().base_offset);
         }
         // A transaction may have begun below the start offset: then nothing is said here.

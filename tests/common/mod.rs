@@ -216,6 +216,23 @@ impl Client {
     }
 }
 
+/// The next answer, which was asked for with bytes of the test's own.
+pub(crate) fn receive_of<T: Decodable>(
+    client: &mut Client,
+    header_version: i16,
+    version: i16,
+) -> T {
+    let mut frame = client.receive_frame().expect("the broker answers");
+    ResponseHeader::decode(&mut frame, header_version).expect("a response header");
+    let response = T::decode(&mut frame, version).expect("the response decodes");
+    assert!(
+        frame.is_empty(),
+        "{} bytes follow the response",
+        frame.len()
+    );
+    response
+}
+
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(name.to_owned().into())
 }

@@ -22,8 +22,9 @@ pub struct Appended {
     pub base_offset: i64,
     pub last_offset: i64,
     pub log_start_offset: i64,
-    /// The batch was here already: the offsets are those of the first time.
-    pub duplicate: bool,
+    /// The batch was here already: the offsets are those of the first time, and this is its max
+    /// timestamp (ms).
+    pub duplicate: Option<i64>,
 }
 
 impl Log {
@@ -56,7 +57,7 @@ impl Log {
                     base_offset: first.first_offset(),
                     last_offset: first.last_offset,
                     log_start_offset: self.start_offset(),
-                    duplicate: true,
+                    duplicate: Some(first.timestamp),
                 });
             }
         }
@@ -71,7 +72,7 @@ impl Log {
             base_offset,
             last_offset: header.last_offset(),
             log_start_offset: self.start_offset(),
-            duplicate: false,
+            duplicate: None,
         })
     }
 
@@ -123,7 +124,7 @@ impl Log {
             base_offset,
             last_offset: expected - 1,
             log_start_offset: self.start_offset(),
-            duplicate: false,
+            duplicate: None,
         })
     }
 
