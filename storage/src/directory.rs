@@ -7,6 +7,7 @@
 //! recovery-point-offset-checkpoint      below, a log is on the disk
 //! log-start-offset-checkpoint           below, records were deleted by request
 //! replication-offset-checkpoint         high watermarks, for their owner to write and read
+//! cleaner-offset-checkpoint             below, a log is compacted
 //! orders-0/                             a log
 //! orders-0.0123...-delete/              one on its way out; likewise -future and -stray
 //! ```
@@ -47,6 +48,7 @@ const META: &str = "meta.properties";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const START_OFFSETS: &str = "log-start-offset-checkpoint";
+const CLEANED: &str = "cleaner-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 
@@ -313,6 +315,18 @@ impl Directory {
         self.volume.write_offsets(HIGH_WATERMARKS, offsets)
     }
 
+    /// How far the log called `name` is compacted.
+    pub fn cleaned_offset(&self, name: &str) -> Option<i64> {
+        self.volume.positions().cleaned.get(name).copied()
+    }
+
+    /// The log called `name` is compacted below `offset`.
+    pub fn set_cleaned_offset(&self, name: &str, offset: i64) -> Result<(), Error> {
+        let mut positions = self.volume.positions();
+        positions.cleaned.insert(name.to_owned(), offset);
+        self.volume.write_offsets(CLEANED, &positions.cleaned)
+    }
+
     /// Writes how far logs are flushed and where they start, if that has changed. To be called once
     /// in a while.
     pub fn checkpoint(&self) -> Result<(), Error> {
@@ -455,6 +469,8 @@ impl fmt::Debug for Volume {
 struct Positions {
     recovery: Offsets,
     starts: Offsets,
+    /// How far they are compacted.
+    cleaned: Offsets,
     /// The recovery points in the file.
     written: Offsets,
     starts_changed: bool,
@@ -595,10 +611,12 @@ impl Volume {
     fn read_positions(&self) -> Result<(), Error> {
         let recovery = self.read_offsets(RECOVERY_POINTS)?;
         let starts = self.read_offsets(START_OFFSETS)?;
+        let cleaned = self.read_offsets(CLEANED)?;
         let mut positions = self.positions();
         positions.written = recovery.clone();
         positions.recovery = recovery;
         positions.starts = starts;
+        positions.cleaned = cleaned;
         Ok(())
     }
 
@@ -629,6 +647,16 @@ impl Volume {
         }
     }
 
+    /// Makes sure that the file says so too, before compaction leaves gaps below: recovery takes a
+    /// gap above for what a power cut has left.
+    pub(crate) fn write_recovery_point(&self, name: &str, offset: i64) -> Result<(), Error> {
+        let known = self.positions().written.get(name).copied();
+        if known.is_some_and(|known| known >= offset) {
+            return Ok(());
+        }
+        self.write_positions()
+    }
+
     /// The log is to be cut at `offset`. If the file says that more of it is on the disk, the file
     /// is corrected before this returns: what will be appended there is not.
     pub(crate) fn lower_recovery_point(&self, name: &str, offset: i64) -> Result<(), Error> {
@@ -640,6 +668,9 @@ impl Volume {
             }
             _ => false,
         };
+        if lower(&mut positions.cleaned) && !positions.lone {
+            self.write_offsets(CLEANED, &positions.cleaned)?;
+        }
         lower(&mut positions.recovery);
         if lower(&mut positions.written) && !positions.lone {
             self.write_offsets(RECOVERY_POINTS, &positions.recovery)?;
@@ -663,6 +694,9 @@ impl Volume {
     fn forget(&self, name: &str) {
         let mut positions = self.positions();
         positions.recovery.remove(name);
+        // Gone from the file with the next compaction. Until then it may say too much of a log that
+        // is not there.
+        positions.cleaned.remove(name);
         let had_start = positions.starts.remove(name).is_some();
         positions.starts_changed |= had_start;
     }
@@ -671,6 +705,9 @@ impl Volume {
         let mut positions = self.positions();
         if let Some(offset) = positions.recovery.remove(from) {
             positions.recovery.insert(to.to_owned(), offset);
+        }
+        if let Some(offset) = positions.cleaned.remove(from) {
+            positions.cleaned.insert(to.to_owned(), offset);
         }
         if let Some(offset) = positions.starts.remove(from) {
             positions.starts.insert(to.to_owned(), offset);

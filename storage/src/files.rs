@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -161,13 +161,38 @@ pub(crate) fn file_name(base_offset: i64, suffix: &str) -> String {
     format!("{base_offset:020}.{suffix}")
 }
 
+/// What a segment's files are called, by Kafka's rules for who finds them after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Live,
+    /// Being written by compaction: of no use to who finds it.
+    Cleaned,
+    /// Complete, and about to take the place of the segments it was made from.
+    Swap,
+    /// Deleted: called so until the delay is over, because a reader that found the segment just
+    /// before may still come for its bytes.
+    Deleted,
+}
+
+impl Stage {
+    const ALL: [Stage; 4] = [Stage::Live, Stage::Cleaned, Stage::Swap, Stage::Deleted];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Stage::Live => "",
+            Stage::Cleaned => CLEANED,
+            Stage::Swap => SWAP,
+            Stage::Deleted => DELETED,
+        }
+    }
+}
+
 /// A file of a segment, open or not.
 pub(crate) struct Handle {
     base_offset: i64,
     kind: Kind,
-    /// The segment was deleted: its files are called `.deleted` until the delay is over, and a
-    /// reader that found the segment just before may still come for its bytes.
-    deleted: AtomicBool,
+    /// A [`Stage`], by its place in [`Stage::ALL`].
+    stage: AtomicU8,
     open: Mutex<Weak<Open>>,
 }
 
@@ -182,17 +207,25 @@ impl Handle {
         Handle {
             base_offset,
             kind,
-            deleted: AtomicBool::new(false),
+            stage: AtomicU8::new(Stage::Live as u8),
             open: Mutex::new(Weak::new()),
         }
     }
 
+    fn stage(&self) -> Stage {
+        // Only stages are ever stored.
+        Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
+    }
+
     pub(crate) fn name(&self) -> String {
         let mut name = file_name(self.base_offset, self.kind.suffix());
-        if self.deleted.load(Ordering::Acquire) {
-            name.push_str(DELETED);
-        }
+        name.push_str(self.stage().suffix());
         name
+    }
+
+    /// Says what the file is called, of one that is not there yet.
+    pub(crate) fn begin_at(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
     }
 
     pub(crate) fn path(&self, place: &Place) -> PathBuf {
@@ -222,7 +255,7 @@ impl Handle {
             }
             opened => opened,
         };
-        if self.deleted.load(Ordering::Acquire)
+        if self.stage() == Stage::Deleted
             && matches!(&opened, Err(err) if err.kind() == std::io::ErrorKind::NotFound)
         {
             return Err(Error::Gone { path });
@@ -245,13 +278,12 @@ impl Handle {
         }
     }
 
-    /// Renames the file to `.deleted`. A file that never came to be (a `.txnindex` without aborts)
-    /// is no failure.
-    pub(crate) fn rename_deleted(&self, place: &Place) -> Result<(), Error> {
+    /// Renames the file. One that never came to be (a `.txnindex` without aborts) is no failure.
+    pub(crate) fn rename_to(&self, stage: Stage, place: &Place) -> Result<(), Error> {
         // Under the slot's lock, so that nobody opens the old name meanwhile.
         let _slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let from = self.path(place);
-        self.deleted.store(true, Ordering::Release);
+        self.stage.store(stage as u8, Ordering::Release);
         match place.disk().rename(&from, &self.path(place)) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             renamed => place.volume.done("rename", &from, renamed),
@@ -261,6 +293,10 @@ impl Handle {
 
 /// What Kafka appends to the name of a file that will be removed after `file.delete.delay.ms`.
 pub(crate) const DELETED: &str = ".deleted";
+/// To that of a compacted copy while it is written.
+pub(crate) const CLEANED: &str = ".cleaned";
+/// And when it is whole.
+pub(crate) const SWAP: &str = ".swap";
 
 /// Reads a small file whole; `None` when it does not exist.
 pub(crate) fn read_small(disk: &dyn Disk, path: &Path) -> std::io::Result<Option<Vec<u8>>> {

@@ -13,6 +13,7 @@
 
 pub mod aborted;
 pub mod checkpoint;
+pub mod compaction;
 pub mod config;
 pub mod directory;
 pub mod disk;

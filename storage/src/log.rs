@@ -11,6 +11,7 @@
 //! they need to find a batch is under a second lock that is held for arithmetic only.
 
 mod append;
+mod compact;
 mod flush;
 mod lookup;
 mod producers;
@@ -23,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -55,6 +56,10 @@ pub struct Log {
     flushing: Mutex<()>,
     /// Bytes appended since the last flush began.
     unflushed: AtomicU64,
+    /// Held by whoever compacts.
+    compacting: Mutex<()>,
+    /// Its files are about to be removed.
+    abandoned: AtomicBool,
 }
 
 /// What only the writer needs.
@@ -81,6 +86,8 @@ struct Writer {
     unflushed_since: Option<i64>,
     /// Segments called `.deleted`, and when they may be removed.
     deleted: VecDeque<(i64, Arc<Segment>)>,
+    /// How often the end was cut off: a compacted copy from before is of what is gone.
+    truncations: u64,
 }
 
 /// What readers need, and the writer publishes.
@@ -191,6 +198,7 @@ impl Log {
             changed,
             unflushed_since: (flushed_offset < end_offset).then_some(now),
             deleted: VecDeque::new(),
+            truncations: 0,
         };
         let mut log = Log {
             place,
@@ -207,6 +215,8 @@ impl Log {
             transactions: Mutex::default(),
             flushing: Mutex::new(()),
             unflushed: AtomicU64::new(0),
+            compacting: Mutex::new(()),
+            abandoned: AtomicBool::new(false),
         };
         if start.shutdown != Shutdown::Clean {
             log.note_unflushed(flushed_offset);
@@ -313,8 +323,14 @@ impl Log {
             .done("fsync", root, self.place.disk().sync_dir(root))
     }
 
-    /// The log's files are about to be removed: nothing of it is to be flushed any more.
+    /// The log's files are about to be removed: nothing of it is to be flushed or compacted any
+    /// more. Waits for a compaction to see it.
     pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        let _no_compaction = self
+            .compacting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let _no_flush = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.unflushed.swap(0, Ordering::Relaxed);
         self.place.volume.flushed(bytes);

@@ -25,7 +25,7 @@ use crate::{
     disk::Mode,
     epochs::Epochs,
     error::Error,
-    files::{DELETED, Kind, Place, file_name, read_small},
+    files::{CLEANED, DELETED, Kind, Place, SWAP, file_name, read_small},
     index::{OffsetEntry, TimeEntry, decode_ascending},
     producers::{Marker, Producers},
     read::Walk,
@@ -581,9 +581,6 @@ struct Names {
     indexes: BTreeSet<(i64, &'static str)>,
 }
 
-const CLEANED: &str = ".cleaned";
-const SWAP: &str = ".swap";
-
 impl Names {
     fn has(&self, base_offset: i64, kind: Kind) -> bool {
         self.indexes.contains(&(base_offset, kind.suffix()))
@@ -682,7 +679,8 @@ fn finish_swap(place: &Place, names: &[String]) -> Result<(), Error> {
         let Some(base_offset) = offset(name) else {
             continue;
         };
-        let end = end_of_file(place, name, base_offset)?;
+        // An empty one replaces at least the segment it is called like.
+        let end = end_of_file(place, name, base_offset)?.max(base_offset + 1);
         let (low, high) = covered.unwrap_or((base_offset, end));
         covered = Some((low.min(base_offset), high.max(end)));
     }

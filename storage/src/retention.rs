@@ -44,7 +44,9 @@ pub fn deletable(
             _ => false,
         };
         let age = now.saturating_sub(segment.largest_timestamp);
-        passed || oversized || (expires && age > config.retention_ms)
+        // Compaction may have left nothing of a segment, not even a time.
+        let empty = !active && segment.size == 0;
+        passed || oversized || (expires && (empty || age > config.retention_ms))
     };
     segments
         .iter()
@@ -114,6 +116,16 @@ mod tests {
             2,
             "not the active one"
         );
+    }
+
+    #[test]
+    fn a_segment_of_which_compaction_left_nothing_keeps_nobody_back() {
+        let mut segments = hourly(3);
+        segments[0].size = 0;
+        segments[0].largest_timestamp = NOW;
+        let by_age = |ms| deletable(&segments, 0, 30, &config(ms, -1), NOW);
+        assert_eq!(by_age(90 * 60_000), 2);
+        assert_eq!(by_age(-1), 0);
     }
 
     #[test]

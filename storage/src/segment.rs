@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     disk::write_all,
     error::Error,
-    files::{Handle, Kind, Place, file_name},
+    files::{Handle, Kind, Place, Stage, file_name},
     index::{Index, OffsetEntry, TimeEntry},
     read::Walk,
 };
@@ -92,6 +92,15 @@ impl Segment {
             newest: Mutex::new(Some((NO_TIMESTAMP, base_offset))),
             ..Segment::existing(place, base_offset, 0, false)
         }
+    }
+
+    /// A segment that compaction is about to write.
+    fn cleaned(place: &Arc<Place>, base_offset: i64) -> Segment {
+        let segment = Segment::new(place, base_offset);
+        for handle in segment.handles() {
+            handle.begin_at(Stage::Cleaned);
+        }
+        segment
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -318,6 +327,21 @@ impl Segment {
         Ok(!self.has_txns.swap(true, Ordering::AcqRel))
     }
 
+    /// Writes the aborted transactions of a compacted segment, all at once.
+    pub(crate) fn set_aborted(&self, entries: &[Aborted]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = entries.iter().flat_map(Aborted::encode).collect();
+        let file = self.txns.create(&self.place)?;
+        let done = write_all(&**file, &mut [IoSlice::new(&bytes)], 0);
+        let path = self.txns.path(&self.place);
+        self.place.volume.done("write", &path, done)?;
+        self.txns_changed.store(true, Ordering::Release);
+        self.has_txns.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Forgets aborted transactions whose marker is at or after `end`.
     pub(crate) fn truncate_aborted(&self, end: i64) -> Result<(), Error> {
         let known = self.aborted()?;
@@ -375,12 +399,16 @@ impl Segment {
 
     /// Renames the files to `.deleted`; who reads them still can.
     pub(crate) fn mark_deleted(&self) -> Result<(), Error> {
-        self.handles()
-            .iter()
-            .try_for_each(|handle| handle.rename_deleted(&self.place))
+        self.rename_to(Stage::Deleted)
     }
 
-    /// Removes the files marked before.
+    pub(crate) fn rename_to(&self, stage: Stage) -> Result<(), Error> {
+        self.handles()
+            .iter()
+            .try_for_each(|handle| handle.rename_to(stage, &self.place))
+    }
+
+    /// Removes the files, which nobody looks for any more.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         for handle in self.handles() {
             handle.close(&self.place);
@@ -446,6 +474,20 @@ impl Active {
                 .volume
                 .done("allocate", &segment.log.path(place), done)?;
         }
+        Ok(Active::resume(Arc::new(segment), config, now))
+    }
+
+    /// Creates the files of a compacted copy, called `.cleaned`.
+    pub(crate) fn create_cleaned(
+        place: &Arc<Place>,
+        base_offset: i64,
+        config: &Config,
+        now: i64,
+    ) -> Result<Active, Error> {
+        let segment = Segment::cleaned(place, base_offset);
+        // What an attempt before has left.
+        segment.remove()?;
+        segment.log.create(place)?;
         Ok(Active::resume(Arc::new(segment), config, now))
     }
 

@@ -1,6 +1,6 @@
 //! Removing the oldest records: by request and by retention.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::{Log, Writer};
 use crate::{error::Error, files::file_name, recovery::SNAPSHOT, retention, segment::Segment};
@@ -37,6 +37,8 @@ impl Log {
     /// many segments were deleted.
     pub fn retain(&self, high_watermark: i64, now: i64) -> Result<usize, Error> {
         let config = self.config();
+        // A flush or a compaction that has just looked at a segment must find its files.
+        let _no_flush = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut writer = self.writer()?;
         self.remove_deleted(&mut writer, now)?;
         if let Some(producers) = &mut writer.producers {
@@ -75,6 +77,11 @@ impl Log {
         Ok(count)
     }
 
+    /// When a file that is deleted now may be removed.
+    pub(super) fn removal_time(&self, now: i64) -> i64 {
+        now.saturating_add(self.config().file_delete_delay_ms)
+    }
+
     /// Takes segments out of the readers' sight and renames their files to `.deleted`.
     pub(super) fn drop_segments(
         &self,
@@ -82,7 +89,7 @@ impl Log {
         segments: Vec<Arc<Segment>>,
         now: i64,
     ) -> Result<(), Error> {
-        let at = now.saturating_add(self.config().file_delete_delay_ms);
+        let at = self.removal_time(now);
         {
             let mut view = self.view_mut();
             for segment in &segments {

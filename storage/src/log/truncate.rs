@@ -22,6 +22,7 @@ impl Log {
             let floor = view.segments.range(..=to).next_back();
             (view.start_offset, floor.map(|(_, s)| Arc::clone(s)))
         };
+        writer.truncations += 1;
         let Some(floor) = floor else {
             self.start_over(&mut writer, to, now)?;
             return Ok(to);
@@ -95,6 +96,7 @@ impl Log {
         self.place
             .volume
             .lower_recovery_point(&self.name(), new_start)?;
+        writer.truncations += 1;
         let segments: Vec<_> = self.view().segments.values().cloned().collect();
         for segment in &segments {
             segment.mark_deleted()?;

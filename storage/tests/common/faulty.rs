@@ -36,6 +36,7 @@ impl Random {
 
 /// What goes wrong when a chosen system call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)] // Each test file uses its part.
 pub(crate) enum Fault {
     /// The process dies in the middle of the call.
     Die,

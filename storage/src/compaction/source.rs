@@ -1,0 +1,88 @@
+//! A segment's batches, read in chunks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::batch::{Batch, HEADER_SIZE, Header};
+
+use crate::{error::Error, files::Open, segment::Segment};
+
+pub(crate) struct Source<'a> {
+    segment: &'a Segment,
+    file: Arc<Open>,
+    chunk: usize,
+    /// What is read but not taken, and where in the file it begins.
+    buffer: Bytes,
+    position: u64,
+    end: u64,
+    /// Bytes read since somebody asked.
+    read: usize,
+}
+
+impl<'a> Source<'a> {
+    /// From the position on, which must be a batch's.
+    pub(crate) fn new(segment: &'a Segment, from: u64, chunk: usize) -> Result<Source<'a>, Error> {
+        Ok(Source {
+            file: segment.log.get(&segment.place)?,
+            segment,
+            chunk: chunk.max(HEADER_SIZE),
+            buffer: Bytes::new(),
+            position: from,
+            end: segment.size(),
+            read: 0,
+        })
+    }
+
+    /// The next batch, its CRC checked.
+    pub(crate) fn next(&mut self) -> Result<Option<Batch>, Error> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        if self.buffer.len() < HEADER_SIZE {
+            self.fill(self.chunk)?;
+        }
+        let header = Header::parse(&self.buffer);
+        let header = header.map_err(|_| self.corrupt("not a batch header"))?;
+        if self.buffer.len() < header.size {
+            self.fill(self.chunk.max(header.size))?;
+        }
+        if self.buffer.len() < header.size {
+            return Err(self.corrupt("the batch is cut off"));
+        }
+        let batch = Batch::parse(self.buffer.split_to(header.size));
+        let batch = batch.map_err(|_| self.corrupt("the batch's CRC is wrong"))?;
+        self.position += header.size as u64;
+        Ok(Some(batch))
+    }
+
+    pub(crate) fn take_read(&mut self) -> usize {
+        std::mem::take(&mut self.read)
+    }
+
+    /// For one whose batch cannot be used.
+    pub(crate) fn corrupt(&self, reason: &'static str) -> Error {
+        Error::Corrupt {
+            path: self.segment.log.path(&self.segment.place),
+            position: self.position,
+            reason,
+        }
+    }
+
+    fn fill(&mut self, want: usize) -> Result<(), Error> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let have = self.buffer.len();
+        let mut bytes = vec![0; want.min(left)];
+        bytes[..have].copy_from_slice(&self.buffer);
+        let done = self
+            .file
+            .read_at(&mut bytes[have..], self.position + have as u64);
+        let place = &self.segment.place;
+        let count = place
+            .volume
+            .done("read", &self.segment.log.path(place), done)?;
+        bytes.truncate(have + count);
+        self.read += count;
+        self.buffer = bytes.into();
+        Ok(())
+    }
+}
