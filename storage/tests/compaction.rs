@@ -355,7 +355,12 @@ fn a_producer_goes_on_where_it_was_though_its_records_are_gone() {
         assert_eq!((first.base_offset, first.last_offset()), (8, 9));
         assert_eq!((first.record_count, first.last_sequence()), (0, 9));
         assert_eq!((first.base_timestamp, first.max_timestamp), (-1, NOW));
-        assert!(log.append(&produced(8), 0, NOW).unwrap().duplicate);
+        assert!(
+            log.append(&produced(8), 0, NOW)
+                .unwrap()
+                .duplicate
+                .is_some()
+        );
         directory.close(1).unwrap();
     }
     // All it knows is what the batches say.
@@ -367,9 +372,19 @@ fn a_producer_goes_on_where_it_was_though_its_records_are_gone() {
     }
     let directory = open(disk::real(), root.path());
     let log = directory.open_log(NAME, config(), NOW).unwrap();
-    assert!(log.append(&produced(8), 0, NOW).unwrap().duplicate);
+    assert!(
+        log.append(&produced(8), 0, NOW)
+            .unwrap()
+            .duplicate
+            .is_some()
+    );
     assert!(log.append(&produced(12), 0, NOW).is_err(), "a gap");
-    assert!(!log.append(&produced(10), 0, NOW).unwrap().duplicate);
+    assert!(
+        log.append(&produced(10), 0, NOW)
+            .unwrap()
+            .duplicate
+            .is_none()
+    );
 }
 
 fn in_transaction(producer: i64, sequence: i32, records: &[(&str, Option<&str>)]) -> Batch {
@@ -733,7 +748,7 @@ fn a_crash_at_any_point_loses_nothing() {
             );
             log.set_config(config());
             let again = in_transaction(1, 14, &[("4", Some("57"))]);
-            assert!(log.append(&again, 0, NOW).unwrap().duplicate);
+            assert!(log.append(&again, 0, NOW).unwrap().duplicate.is_some());
             compact(&directory, &log, NOW);
             assert_eq!(
                 content(&log),
