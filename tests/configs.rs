@@ -506,6 +506,49 @@ fn a_brokers_dynamic_config_is_nearer_than_that_of_all_brokers() {
 }
 
 #[test]
+fn thread_pools_change_by_a_factor_of_two_at_most_and_connections_are_not_locked_out() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    let mut set =
+        |key: &str, value: &str| altered(&mut client, BROKER, "1", &[(key, SET, Some(value))]);
+    let threads = |change: &str, why: &str| {
+        let why = format!("Dynamic thread count update validation failed for {change}, {why}");
+        refused(42, &in_the_end(&why))
+    };
+    assert_eq!(
+        set("num.io.threads", "3"),
+        threads(
+            "num.io.threads=3",
+            "value should be at least half the current value 8"
+        )
+    );
+    assert_eq!(
+        set("num.io.threads", "17"),
+        threads(
+            "num.io.threads=17",
+            "value should not be greater than double the current value 8"
+        )
+    );
+    assert_eq!(set("num.io.threads", "16"), DONE);
+    // What counts is what it is now.
+    assert_eq!(set("num.io.threads", "32"), DONE);
+    for key in ["max.connections", "max.connection.creation.rate"] {
+        assert_eq!(
+            set(key, "0"),
+            refused(42, &in_the_end(&format!("Invalid {key} 0")))
+        );
+    }
+}
+
+/// As Kafka words a refusal that only shows when the change is made.
+fn in_the_end(why: &str) -> String {
+    format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: {why} \
+         for configuration Invalid dynamic configuration"
+    )
+}
+
+#[test]
 fn groups_and_client_metrics_can_be_configured() {
     let broker = TestBroker::start();
     let mut client = broker.client();

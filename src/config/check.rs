@@ -97,6 +97,15 @@ const GROUP_BOUNDS: [(&str, &str, &str); 12] = [
     ),
 ];
 
+/// The sizes of Kafka's thread pools.
+const THREAD_POOLS: [&str; 5] = [
+    "num.io.threads",
+    "num.network.threads",
+    "num.replica.fetchers",
+    "num.recovery.threads.per.data.dir",
+    "background.threads",
+];
+
 /// What a client metrics subscription can select clients by.
 const CLIENT_SELECTORS: [&str; 6] = [
     "client_instance_id",
@@ -242,8 +251,33 @@ impl Config {
                 request(problems[0].reason.clone())
             }
             Err(other) => request(other.to_string()),
-            Ok(_) => Ok(()),
+            Ok(changed) => self.check_change(&changed),
         }
+    }
+
+    /// What Kafka refuses though either value would do: thread pools change by no more than a factor of two
+    /// at a time, and a limit on connections does not lock everybody out.
+    fn check_change(&self, changed: &Config) -> Result<(), Refused> {
+        for name in THREAD_POOLS {
+            let (old, new) = (self.limit(name), changed.limit(name));
+            let why = if new < old / 2 {
+                format!("value should be at least half the current value {old}")
+            } else if old * 2 < new {
+                format!("value should not be greater than double the current value {old}")
+            } else {
+                continue;
+            };
+            return dynamic(&format!(
+                "Dynamic thread count update validation failed for {name}={new}, {why}"
+            ));
+        }
+        for name in ["max.connections", "max.connection.creation.rate"] {
+            let (old, new) = (self.limit(name), changed.limit(name));
+            if new != old && new == 0 {
+                return dynamic(&format!("Invalid {name} {new}"));
+            }
+        }
+        Ok(())
     }
 
     fn limit(&self, name: &str) -> i64 {
@@ -307,6 +341,14 @@ fn invalid(message: String) -> Result<(), Refused> {
 
 fn request(message: String) -> Result<(), Refused> {
     Err(Refused::InvalidRequest(message))
+}
+
+/// A refusal as Kafka words those that only show when the change is made.
+fn dynamic(why: &str) -> Result<(), Refused> {
+    request(format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: {why} \
+         for configuration Invalid dynamic configuration"
+    ))
 }
 
 #[cfg(test)]
