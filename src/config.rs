@@ -97,6 +97,7 @@ pub struct Config {
     pub transaction_max_timeout_ms: i32,
 
     pub log_flush_offset_checkpoint_interval: Duration,
+    pub log_flush_start_offset_checkpoint_interval: Duration,
     pub log_retention_check_interval: Duration,
     pub num_recovery_threads_per_data_dir: usize,
     pub producer_id_expiration_ms: i64,
@@ -303,6 +304,8 @@ impl Config {
 
             log_flush_offset_checkpoint_interval: read
                 .duration("log.flush.offset.checkpoint.interval.ms"),
+            log_flush_start_offset_checkpoint_interval: read
+                .duration("log.flush.start.offset.checkpoint.interval.ms"),
             log_retention_check_interval: read.duration("log.retention.check.interval.ms"),
             num_recovery_threads_per_data_dir: read.size("num.recovery.threads.per.data.dir"),
             producer_id_expiration_ms: read.long("producer.id.expiration.ms"),

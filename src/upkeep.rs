@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use replication::partitions;
+use storage::directory::Directory;
 use tokio::task::JoinHandle;
 use tracing::error;
 
@@ -48,13 +49,12 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
         every(
             broker,
             config.log_flush_offset_checkpoint_interval,
-            |broker| {
-                for directory in broker.partitions().directories() {
-                    if let Err(err) = directory.checkpoint() {
-                        error!(%err, "cannot write a checkpoint");
-                    }
-                }
-            },
+            |broker| checkpoint(broker, Directory::checkpoint_recovery_points),
+        ),
+        every(
+            broker,
+            config.log_flush_start_offset_checkpoint_interval,
+            |broker| checkpoint(broker, Directory::checkpoint_start_offsets),
         ),
     ]
 }
@@ -102,6 +102,14 @@ fn retain(broker: &Broker) {
             .retain(partition.high_watermark(), clock::now())
         {
             error!(partition = %partition.name(), %err, "cannot apply retention");
+        }
+    }
+}
+
+fn checkpoint(broker: &Broker, write: fn(&Directory) -> Result<(), storage::error::Error>) {
+    for directory in broker.partitions().directories() {
+        if let Err(err) = write(directory) {
+            error!(%err, "cannot write a checkpoint");
         }
     }
 }

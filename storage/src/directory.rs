@@ -327,10 +327,19 @@ impl Directory {
         self.volume.write_offsets(CLEANED, &positions.cleaned)
     }
 
-    /// Writes how far logs are flushed and where they start, if that has changed. To be called once
-    /// in a while.
+    /// Writes how far logs are flushed and where they start, if that has changed.
     pub fn checkpoint(&self) -> Result<(), Error> {
         self.volume.write_positions()
+    }
+
+    /// Writes how far logs are flushed, if that has changed. To be called once in a while.
+    pub fn checkpoint_recovery_points(&self) -> Result<(), Error> {
+        self.volume.write_recovery_points()
+    }
+
+    /// Writes where logs start, if that has changed. To be called once in a while.
+    pub fn checkpoint_start_offsets(&self) -> Result<(), Error> {
+        self.volume.write_start_offsets()
     }
 
     /// Has the log flushed up to `upto` and then calls `done`, from the flusher's thread.
@@ -621,15 +630,22 @@ impl Volume {
     }
 
     pub(crate) fn write_positions(&self) -> Result<(), Error> {
+        self.write_start_offsets()?;
+        self.write_recovery_points()
+    }
+
+    fn write_start_offsets(&self) -> Result<(), Error> {
         let mut positions = self.positions();
-        if positions.lone {
-            return Ok(());
-        }
-        if positions.starts_changed {
+        if positions.starts_changed && !positions.lone {
             self.write_offsets(START_OFFSETS, &positions.starts)?;
             positions.starts_changed = false;
         }
-        if positions.recovery != positions.written {
+        Ok(())
+    }
+
+    fn write_recovery_points(&self) -> Result<(), Error> {
+        let mut positions = self.positions();
+        if positions.recovery != positions.written && !positions.lone {
             self.write_offsets(RECOVERY_POINTS, &positions.recovery)?;
             positions.written = positions.recovery.clone();
         }

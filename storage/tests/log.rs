@@ -49,6 +49,28 @@ fn what_was_appended_is_read_before_and_after_reopening() {
 }
 
 #[test]
+fn the_two_checkpoints_are_written_each_in_its_own_time() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = directory(root.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    log.append(&batch(10, NOW), 0, NOW).unwrap();
+    log.delete_records(4).unwrap();
+    directory.flush(&log, 10).unwrap();
+    let written = |name: &str| {
+        let text = std::fs::read_to_string(root.path().join(name)).unwrap_or_default();
+        text.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let starts = || written("log-start-offset-checkpoint");
+    let recovery_points = || written("recovery-point-offset-checkpoint");
+    assert_eq!((starts(), recovery_points()), (vec![], vec![]));
+    directory.checkpoint_start_offsets().unwrap();
+    assert_eq!(starts(), ["orders 0 4"]);
+    assert_eq!(recovery_points(), [""; 0]);
+    directory.checkpoint_recovery_points().unwrap();
+    assert_eq!(recovery_points(), ["orders 0 10"]);
+}
+
+#[test]
 fn a_killed_broker_finds_all_it_wrote_but_a_torn_end() {
     let dir = tempfile::tempdir().unwrap();
     {
