@@ -381,7 +381,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             config.max_incremental_fetch_session_cache_slots,
             SESSION_PARTITIONS_MAX,
         )),
-        connections: Arc::new(Connections::new(config.max_connections)),
+        connections: Arc::new(Connections::default()),
         config: shared_config,
         fixed_config: config,
         overrides: Mutex::default(),
@@ -520,7 +520,8 @@ async fn bind_metrics(address: SocketAddr) -> Result<metrics::Endpoint, StartErr
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        let bound = Listener::bind(&listener.name, &listener.host, listener.port).await;
+        let (host, sockets) = (&listener.host, config.sockets);
+        let bound = Listener::bind(&listener.name, host, listener.port, sockets).await;
         listeners.push(bound.map_err(|source| StartError::Listen {
             listener: listener.clone(),
             source,

@@ -3,7 +3,11 @@
 mod common;
 
 use common::{Client, TestBroker};
-use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+};
 
 fn assert_serves(broker: &TestBroker) {
     let answer: ApiVersionsResponse = broker.client().call(0, &ApiVersionsRequest::default());
@@ -166,6 +170,30 @@ fn no_more_connections_from_one_address_than_allowed() {
     let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
     assert!(broker.client().is_closed(), "a third connection");
     let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
+}
+
+/// `max.connections` can be changed while they are there: nobody is cut off, and nobody new comes in.
+#[test]
+fn a_lower_limit_on_connections_holds_for_those_who_come_next() {
+    let broker = TestBroker::start();
+    let mut first = broker.client();
+    let mut second = broker.client();
+    let mut limit_to = |value: &str| {
+        let limit = AlterableConfig::default()
+            .with_name("max.connections".to_owned().into())
+            .with_value(Some(value.to_owned().into()));
+        let all_brokers = AlterConfigsResource::default()
+            .with_resource_type(4)
+            .with_configs(vec![limit]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![all_brokers]);
+        let answer: IncrementalAlterConfigsResponse = first.call(1, &request);
+        answer.responses[0].error_code
+    };
+    assert_eq!(limit_to("2"), 0);
+    assert!(broker.client().is_closed(), "a third connection");
+    let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
+    assert_eq!(limit_to("3"), 0);
+    assert_serves(&broker);
 }
 
 /// Memory of this process (the brokers run in it) as the kernel counts it.

@@ -16,11 +16,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::connection::Connection;
-use crate::{broker::Broker, metrics::Listener as Counts};
-
-/// Connections that may wait to be accepted (`socket.listen.backlog.size`'s default is 50, too few
-/// for a thousand clients that come back after a restart).
-const BACKLOG: i32 = 1024;
+use crate::{broker::Broker, config::Sockets, metrics::Listener as Counts};
 
 /// How long to wait after the system had no descriptor or memory for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -35,7 +31,12 @@ pub(crate) struct Listener {
 impl Listener {
     /// Binds to the first address `host:port` stands for. An empty host is every address, IPv6 ones
     /// included where the system has them.
-    pub(crate) async fn bind(name: &str, host: &str, port: u16) -> io::Result<Self> {
+    pub(crate) async fn bind(
+        name: &str,
+        host: &str,
+        port: u16,
+        sockets: Sockets,
+    ) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = match host {
             "" => vec![
                 (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
@@ -45,7 +46,7 @@ impl Listener {
         };
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
         for address in addresses {
-            match bind(address) {
+            match bind(address, sockets) {
                 Ok(socket) => {
                     return Ok(Self {
                         name: name.into(),
@@ -94,10 +95,12 @@ impl Listener {
         socket: TcpStream,
         peer: SocketAddr,
     ) {
-        let Some(seat) = broker
-            .connections()
-            .sit_down(peer.ip(), broker.config().max_connections_from(&peer.ip()))
-        else {
+        let config = broker.config();
+        let limits = Limits {
+            all: config.max_connections,
+            from_one_ip: config.max_connections_from(&peer.ip()),
+        };
+        let Some(seat) = broker.connections().sit_down(peer.ip(), limits) else {
             counts.refused.fetch_add(1, Relaxed);
             info!(%peer, "refusing a connection: max.connections or max.connections.per.ip is reached");
             return;
@@ -125,7 +128,7 @@ impl Drop for Open {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, sockets: Sockets) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -138,14 +141,20 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    // Accepted connections inherit both, and the window that is offered to them is fixed when they connect.
+    if let Some(size) = sockets.send_buffer_bytes {
+        socket.set_send_buffer_size(size)?;
+    }
+    if let Some(size) = sockets.receive_buffer_bytes {
+        socket.set_recv_buffer_size(size)?;
+    }
+    socket.listen(sockets.listen_backlog)?;
     TcpListener::from_std(socket.into())
 }
 
 /// Who is connected, counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Connections {
-    max: usize,
     seats: Mutex<Seats>,
     /// Woken when the last connection has ended.
     empty: Notify,
@@ -157,6 +166,13 @@ struct Seats {
     by_ip: HashMap<IpAddr, usize>,
 }
 
+/// How many may be connected; both can be changed while they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) all: usize,
+    pub(super) from_one_ip: usize,
+}
+
 /// One connection's place; free again when dropped.
 pub(crate) struct Seat {
     connections: Arc<Connections>,
@@ -164,14 +180,6 @@ pub(crate) struct Seat {
 }
 
 impl Connections {
-    pub(crate) fn new(max: usize) -> Self {
-        Self {
-            max,
-            seats: Mutex::default(),
-            empty: Notify::new(),
-        }
-    }
-
     pub(crate) fn count(&self) -> usize {
         self.seats().taken
     }
@@ -187,10 +195,10 @@ impl Connections {
         }
     }
 
-    pub(super) fn sit_down(self: &Arc<Self>, ip: IpAddr, max_from_ip: usize) -> Option<Seat> {
+    pub(super) fn sit_down(self: &Arc<Self>, ip: IpAddr, limits: Limits) -> Option<Seat> {
         let mut seats = self.seats();
         let from_ip = seats.by_ip.get(&ip).copied().unwrap_or(0);
-        if self.max <= seats.taken || max_from_ip <= from_ip {
+        if limits.all <= seats.taken || limits.from_one_ip <= from_ip {
             return None;
         }
         seats.taken += 1;
@@ -228,17 +236,56 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_again_when_its_connection_ends() {
-        let connections = Arc::new(Connections::new(3));
+        let connections = Arc::new(Connections::default());
+        let limits = Limits {
+            all: 3,
+            from_one_ip: 2,
+        };
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        let first = connections.sit_down(here, 2).expect("the first of two");
-        let _second = connections.sit_down(here, 2).expect("the second of two");
+        let first = connections
+            .sit_down(here, limits)
+            .expect("the first of two");
+        let _second = connections
+            .sit_down(here, limits)
+            .expect("the second of two");
         assert!(
-            connections.sit_down(here, 2).is_none(),
+            connections.sit_down(here, limits).is_none(),
             "two from one address are enough"
         );
-        let _third = connections.sit_down(there, 2).expect("another address");
-        assert!(connections.sit_down(there, 2).is_none(), "three are enough");
+        let _third = connections
+            .sit_down(there, limits)
+            .expect("another address");
+        assert!(
+            connections.sit_down(there, limits).is_none(),
+            "three are enough"
+        );
         drop(first);
-        assert!(connections.sit_down(here, 2).is_some());
+        let _again = connections.sit_down(here, limits).expect("a free seat");
+        let fewer = Limits { all: 2, ..limits };
+        assert!(
+            connections.sit_down(there, fewer).is_none(),
+            "there are more than that already"
+        );
+    }
+
+    /// The system doubles what it is asked for, to have room for its own accounts.
+    #[tokio::test]
+    async fn buffers_are_as_large_as_was_asked_for() {
+        let asked = Sockets {
+            listen_backlog: 7,
+            send_buffer_bytes: Some(30_000),
+            receive_buffer_bytes: Some(40_000),
+        };
+        let listener = Listener::bind("PLAINTEXT", "127.0.0.1", 0, asked);
+        let listener = listener.await.expect("a free port").socket;
+        let client = TcpStream::connect(listener.local_addr().expect("bound"));
+        let (accepted, _client) = tokio::join!(listener.accept(), client);
+        let (accepted, _) = accepted.expect("a connection");
+        let accepted = socket2::SockRef::from(&accepted);
+        let sizes = [
+            accepted.send_buffer_size().expect("a size"),
+            accepted.recv_buffer_size().expect("a size"),
+        ];
+        assert_eq!(sizes, [60_000, 80_000]);
     }
 }
