@@ -28,7 +28,10 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 use protocol::batch::Batch;
-use rocksdb::{DB, DBIterator, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    DB, DBIterator, Direction, InfoLogger, IteratorMode, LogLevel, Options, WriteBatch,
+    WriteOptions,
+};
 
 use tokio::sync::oneshot;
 
@@ -80,7 +83,7 @@ impl Deref for Database {
 
 impl RaftLog {
     pub(super) fn open(dir: &Path) -> Result<(RaftLog, Closed), Error> {
-        let db = DB::open(&options(), dir)?;
+        let db = DB::open(&options(dir)?, dir)?;
         let (sender, closed) = oneshot::channel();
         let db = Arc::new(Database {
             db,
@@ -305,8 +308,16 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     }
 }
 
-fn options() -> Options {
+/// Write-ahead logs that may lie there before a start makes a table of them.
+const WALS_MAX: usize = 8;
+
+fn options(dir: &Path) -> Result<Options, Error> {
     let mut options = Options::default();
+    // A start replays the write-ahead logs and leaves them: a table would be three fsyncs more. Each
+    // start adds one, so now and then they must go.
+    if wal_count(dir) < WALS_MAX {
+        options = options.get_options_from_string("avoid_flush_during_recovery=true")?;
+    }
     options.create_if_missing(true);
     // The log is short and lives in the memtable; a second one is there while the first is written.
     options.set_write_buffer_size(1 << 20);
@@ -316,20 +327,39 @@ fn options() -> Options {
     options.set_max_open_files(16);
     options.set_compression_type(rocksdb::DBCompressionType::None);
     options.set_max_total_wal_size(8 << 20);
-    // A start replays what is in the write-ahead log instead of writing tables, and a stop leaves it.
     options.set_avoid_unnecessary_blocking_io(true);
     options.set_max_manifest_file_size(1 << 20);
-    options.set_keep_log_file_num(2);
-    options.set_max_log_file_size(1 << 20);
-    // What it has to say is kilobytes of its options, at each start.
-    options.set_log_level(rocksdb::LogLevel::Warn);
+    // What it has to say belongs into the broker's log: a file of its own is renamed and removed at each
+    // start, and an operator does not look there.
+    let log = InfoLogger::new_callback_logger(LogLevel::Warn, log);
+    options.set_info_logger(log);
+    options.set_log_level(LogLevel::Warn);
+    // Sixteen by default, made and ended at each start.
+    options.set_max_file_opening_threads(1);
     options.set_skip_stats_update_on_db_open(true);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     let mut table = rocksdb::BlockBasedOptions::default();
     table.set_block_cache(&rocksdb::Cache::new_lru_cache(256 << 10));
     options.set_block_based_table_factory(&table);
-    options
+    Ok(options)
+}
+
+fn log(level: LogLevel, text: &str) {
+    let text = text.trim_end();
+    match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!("the controller's database: {text}"),
+        _ => tracing::warn!("the controller's database: {text}"),
+    }
+}
+
+/// None, if there is no database yet.
+fn wal_count(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_wal = |name: &str| name.ends_with(".log");
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_wal))
+        .count()
 }
 
 fn synced() -> WriteOptions {
