@@ -17,8 +17,9 @@
 //! not write only once.
 //!
 //! One thread flushes. Whoever needs an offset to be durable asks and is called back; all that came
-//! while one sync was under way share the next. The same thread keeps what is unflushed in all logs
-//! together below a bound, so that a restart after a power cut has little to check.
+//! while one sync was under way share the next. Another keeps what is unflushed in all logs together
+//! below a bound, so that a restart after a power cut has little to check; that is gigabytes at a time,
+//! for which nobody who asked shall wait.
 
 use std::{
     collections::HashMap,
@@ -52,9 +53,11 @@ const CLEANED: &str = "cleaner-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 
-/// What may be unflushed in all logs of a directory before the flusher steps in. Checking it after a
-/// power cut takes about a tenth of a second.
-const UNFLUSHED_MAX: u64 = 256 << 20;
+/// What may be unflushed in all logs of a directory before we step in. Checking it after a power cut
+/// takes about as long as reading it from the disk: Kafka has up to a segment of each partition to
+/// check, 1 GiB by default. Until then the kernel writes at its own pace, and what retention deletes
+/// before its turn comes is never written at all.
+const UNFLUSHED_MAX: u64 = 2 << 30;
 
 #[derive(Debug)]
 pub struct Directory {
@@ -62,7 +65,7 @@ pub struct Directory {
     id: Uuid,
     shutdown: Shutdown,
     previous_broker_epoch: Option<i64>,
-    flusher: Mutex<Option<thread::JoinHandle<()>>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// Last, so that it is released when all else is done.
     lock: Box<dyn Lock>,
 }
@@ -157,18 +160,24 @@ impl Directory {
         }
         volume.read_positions()?;
         let volume = Arc::new(volume);
-        let flusher = {
-            let volume = Arc::clone(&volume);
-            thread::Builder::new()
-                .name("flusher".to_owned())
-                .spawn(move || volume.run_flusher())
+        let start = |name: &str, work: fn(&Volume)| {
+            let thread = {
+                let volume = Arc::clone(&volume);
+                thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(move || work(&volume))
+            };
+            volume.done("start a thread for", path, thread)
         };
-        let flusher = volume.done("start the flusher of", path, flusher)?;
+        let threads = vec![
+            start("flusher", Volume::run_flusher)?,
+            start("writeback", Volume::run_writeback)?,
+        ];
         Ok(Directory {
             id,
             shutdown,
             previous_broker_epoch: clean.as_deref().and_then(properties::broker_epoch),
-            flusher: Mutex::new(Some(flusher)),
+            threads: Mutex::new(threads),
             volume,
             lock,
         })
@@ -221,6 +230,8 @@ impl Directory {
             // A log of the same name was deleted, perhaps.
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
                 self.volume.forget(name);
+                let created = self.volume.disk.create_dir(&dir);
+                self.volume.done("create", &dir, created)?;
                 Start::clean()
             }
             Err(err) => self.volume.done("stat", &dir, Err(err))?,
@@ -249,6 +260,10 @@ impl Directory {
         let Some(bytes) = self.volume.done("read", &path, read)? else {
             return Ok(None);
         };
+        if bytes.is_empty() {
+            // The power went before `sync` had it on the disk.
+            return Ok(None);
+        }
         let id = properties::topic_id(&bytes).ok_or(Error::Corrupt {
             path,
             position: 0,
@@ -261,6 +276,23 @@ impl Directory {
         let path = self.volume.root.join(name).join(PARTITION_METADATA);
         let content = properties::partition_metadata(topic_id);
         self.volume.replace(&path, content.as_bytes())
+    }
+
+    /// As [`Self::set_topic_id`], but only [`Self::sync`] makes it durable: for many logs at a time.
+    pub fn set_topic_id_unsynced(&self, name: &str, topic_id: Uuid) -> Result<(), Error> {
+        self.volume.check()?;
+        let path = self.volume.root.join(name).join(PARTITION_METADATA);
+        let content = properties::partition_metadata(topic_id);
+        let disk = &*self.volume.disk;
+        let done = checkpoint::replace_unsynced(disk, &path, content.as_bytes());
+        self.volume.done("write", &path, done)
+    }
+
+    /// Makes all that was written in the directory durable.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.volume.check()?;
+        let synced = self.lock.sync_filesystem();
+        self.volume.done("sync", &self.volume.root, synced)
     }
 
     /// Renames a log's directory: `name.<uuid>-delete`, `name.<uuid>-future`, `name-stray`, or back
@@ -374,14 +406,13 @@ impl Directory {
             .values()
             .filter_map(Weak::upgrade)
             .collect();
-        self.stop_flusher();
+        self.stop_threads();
         let mut changed = false;
         for log in &logs {
             changed |= log.complete()?;
         }
         if changed {
-            let synced = self.lock.sync_filesystem();
-            self.volume.done("sync", &self.volume.root, synced)?;
+            self.sync()?;
         }
         logs.iter().for_each(|log| log.closed());
         self.volume.write_positions()?;
@@ -390,20 +421,21 @@ impl Directory {
         self.volume.replace(&path, content.as_bytes())
     }
 
-    fn stop_flusher(&self) {
+    fn stop_threads(&self) {
         self.volume.queue().closed = true;
-        self.volume.wake.notify_all();
-        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flusher) = flusher.take() {
+        self.volume.asked.notify_all();
+        self.volume.pressed.notify_all();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
             // It has no result, and a panic of it has been printed.
-            let _ = flusher.join();
+            let _ = thread.join();
         }
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        self.stop_flusher();
+        self.stop_threads();
     }
 }
 
@@ -464,7 +496,8 @@ pub(crate) struct Volume {
     logs: Mutex<HashMap<String, Weak<Log>>>,
     unflushed: AtomicU64,
     queue: Mutex<Queue>,
-    wake: Condvar,
+    asked: Condvar,
+    pressed: Condvar,
 }
 
 impl fmt::Debug for Volume {
@@ -512,7 +545,8 @@ impl Volume {
             logs: Mutex::default(),
             unflushed: AtomicU64::new(0),
             queue: Mutex::default(),
-            wake: Condvar::new(),
+            asked: Condvar::new(),
+            pressed: Condvar::new(),
         }
     }
 
@@ -735,7 +769,7 @@ impl Volume {
         let before = self.unflushed.fetch_add(bytes, Ordering::Relaxed);
         if before <= UNFLUSHED_MAX && before + bytes > UNFLUSHED_MAX {
             self.queue().pressure = true;
-            self.wake.notify_all();
+            self.pressed.notify_all();
         }
     }
 
@@ -753,32 +787,39 @@ impl Volume {
         }
         queue.waiting.push(request);
         drop(queue);
-        self.wake.notify_all();
+        self.asked.notify_all();
     }
 
     fn run_flusher(&self) {
         loop {
-            let (waiting, pressure) = {
+            let waiting = {
                 let mut queue = self.queue();
                 loop {
-                    if !queue.waiting.is_empty() || queue.pressure {
-                        break;
+                    if !queue.waiting.is_empty() {
+                        break std::mem::take(&mut queue.waiting);
                     }
                     if queue.closed {
                         return;
                     }
-                    queue = self
-                        .wake
-                        .wait(queue)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    queue = wait(&self.asked, queue);
                 }
-                let pressure = std::mem::take(&mut queue.pressure);
-                (std::mem::take(&mut queue.waiting), pressure)
             };
             self.serve(waiting);
-            if pressure {
-                self.relieve();
+        }
+    }
+
+    fn run_writeback(&self) {
+        loop {
+            let mut queue = self.queue();
+            while !queue.pressure && !queue.closed {
+                queue = wait(&self.pressed, queue);
             }
+            if queue.closed {
+                return;
+            }
+            queue.pressure = false;
+            drop(queue);
+            self.relieve();
         }
     }
 
@@ -844,9 +885,15 @@ impl Volume {
             }
         }
         let _ = self.write_positions();
-        // More came in than went out meanwhile: go on, after those who wait.
+        // More came in than went out meanwhile: go on.
         if self.unflushed.load(Ordering::Relaxed) > UNFLUSHED_MAX {
             self.queue().pressure = true;
         }
     }
+}
+
+fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condition
+        .wait(guard)
+        .unwrap_or_else(PoisonError::into_inner)
 }

@@ -401,8 +401,10 @@ impl Lock for RealLock {
         let mut last = vec![0; NOTE_MAX];
         let count = file.read_at(&mut last, 0)?;
         last.truncate(count);
-        file.set_len(0)?;
-        file.write_all_at(note.as_bytes(), 0)?;
+        if last != note.as_bytes() {
+            file.set_len(0)?;
+            file.write_all_at(note.as_bytes(), 0)?;
+        }
         Ok(String::from_utf8(last).unwrap_or_default())
     }
 

@@ -155,6 +155,10 @@ impl Log {
     ) -> Result<Log, Error> {
         let root = dir.parent().unwrap_or(dir).to_owned();
         let volume = Arc::new(Volume::lone(disk, root));
+        match volume.disk.create_dir(dir) {
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => (),
+            created => volume.done("create", dir, created)?,
+        }
         Log::open_in(volume, dir.to_owned(), config, start, now)
     }
 
@@ -166,10 +170,6 @@ impl Log {
         now: i64,
     ) -> Result<Log, Error> {
         volume.check()?;
-        match volume.disk.create_dir(&dir) {
-            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => (),
-            created => volume.done("create", &dir, created)?,
-        }
         let place = Arc::new(Place::new(volume, dir));
         let Opened {
             segments,

@@ -1,6 +1,6 @@
 //! Removing the oldest records: by request and by retention.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use super::{Log, Writer};
 use crate::{error::Error, files::file_name, recovery::SNAPSHOT, retention, segment::Segment};
@@ -107,9 +107,20 @@ impl Log {
                 .retain(|other| !Arc::ptr_eq(other, &segment));
             writer.deleted.push_back((at, segment));
         }
+        self.forget_unflushed(writer);
         writer.dir_changed = true;
         writer.changed = true;
         Ok(())
+    }
+
+    /// What is deleted need not be flushed: no more counts than is left that a flush would write.
+    fn forget_unflushed(&self, writer: &Writer) {
+        let sealed = writer.unsynced.iter().map(|segment| segment.size());
+        let left = sealed.sum::<u64>() + writer.active.size;
+        // Under the writer's lock, like all that adds to it or takes it.
+        let excess = self.unflushed_bytes().saturating_sub(left);
+        self.unflushed.fetch_sub(excess, Ordering::Relaxed);
+        self.place.volume.flushed(excess);
     }
 
     fn remove_deleted(&self, writer: &mut Writer, now: i64) -> Result<(), Error> {
