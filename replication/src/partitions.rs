@@ -9,7 +9,10 @@ mod relocation;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -241,7 +244,7 @@ impl Partitions {
             .topics()
             .filter(|topic| has_changed(previous.as_deref(), image, topic))
             .collect();
-        let todo = self.to_open(&mut state, &index, image, &changed, now);
+        let todo = self.to_open(&mut state, &index, image, &changed);
         let opened = self.open(todo, now);
         let is_first = previous.is_none();
 
@@ -336,7 +339,6 @@ impl Partitions {
         index: &Index,
         image: &ClusterImage,
         changed: &[&Arc<Topic>],
-        now: i64,
     ) -> Vec<Opening> {
         let mut todo = Vec::new();
         let mut counts: Vec<usize> = self.counts(index);
@@ -353,13 +355,16 @@ impl Partitions {
                     topic_id: topic.id,
                     index: partition,
                 };
-                let directory = match self.claim(state, &name, now) {
-                    Some(directory) => Some(directory),
+                // What an earlier topic of the same name has left is found out when it is opened.
+                let found = state.unclaimed.remove(&name.to_string());
+                let directory = match &found {
+                    Some(found) => self.named(info).or_else(|| Some(Arc::clone(found))),
                     None => self.choose(info, &mut counts),
                 };
                 let leadership = leadership(info, &config);
                 todo.push(Opening {
                     name,
+                    found,
                     directory,
                     config: config.clone(),
                     leadership,
@@ -369,34 +374,26 @@ impl Partitions {
         todo
     }
 
-    /// Where the partition's log was left, if it is this topic's and not an earlier one's of the
-    /// same name.
-    fn claim(&self, state: &mut Applied, name: &Name, now: i64) -> Option<Arc<Directory>> {
-        let dir_name = name.to_string();
-        let directory = state.unclaimed.remove(&dir_name)?;
-        match directory.topic_id(&dir_name) {
-            Ok(None) => Some(directory),
-            Ok(Some(id)) if id == name.topic_id => Some(directory),
-            Ok(Some(_)) => {
-                set_aside(&directory, &dir_name, now);
-                None
-            }
-            // The directory answers for itself when the log is opened.
-            Err(_) => Some(directory),
-        }
+    /// The directory that the image says, if it works.
+    fn named(&self, info: &PartitionInfo) -> Option<Arc<Directory>> {
+        let place = info.replicas.iter().position(|id| *id == self.node_id)?;
+        let wanted = info.directories.get(place)?;
+        let named = self
+            .directories
+            .iter()
+            .find(|directory| directory.id() == *wanted && !directory.is_offline());
+        named.cloned()
     }
 
     /// Where a new log goes: where the image says, else where the fewest are.
     fn choose(&self, info: &PartitionInfo, counts: &mut [usize]) -> Option<Arc<Directory>> {
-        let place = info.replicas.iter().position(|id| *id == self.node_id);
-        let wanted = place.and_then(|place| info.directories.get(place));
-        let usable = |at: &usize| !self.directories[*at].is_offline();
-        let named = (0..self.directories.len())
-            .filter(usable)
-            .find(|at| wanted == Some(&self.directories[*at].id()));
+        let named = self.named(info).and_then(|named| {
+            let is_it = |other| Arc::ptr_eq(other, &named);
+            self.directories.iter().position(is_it)
+        });
         let at = named.or_else(|| {
             (0..self.directories.len())
-                .filter(usable)
+                .filter(|at| !self.directories[*at].is_offline())
                 .min_by_key(|at| counts[*at])
         })?;
         counts[at] += 1;
@@ -422,22 +419,36 @@ impl Partitions {
         if todo.len() < PARALLEL_MIN {
             return todo
                 .into_iter()
-                .map(|opening| opening.run(self.node_id, now))
+                .map(|opening| opening.run(self.node_id, Directory::set_topic_id, now))
                 .collect();
         }
+        // A thousand new logs would be two thousand fsyncs, one after the other.
+        let any_new = AtomicBool::new(false);
+        let set_topic_id = |directory: &Directory, name: &str, id: Uuid| {
+            any_new.store(true, Ordering::Relaxed);
+            directory.set_topic_id_unsynced(name, id)
+        };
         let threads = (self.openers * self.directories.len()).clamp(1, todo.len());
         let todo = Mutex::new(todo);
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let work = || -> Vec<(Name, Slot)> {
             std::iter::from_fn(next)
-                .map(|opening| opening.run(self.node_id, now))
+                .map(|opening| opening.run(self.node_id, set_topic_id, now))
                 .collect()
         };
-        thread::scope(|scope| {
+        let opened = thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let joined = workers.into_iter().flat_map(|worker| worker.join());
             joined.flatten().collect()
-        })
+        });
+        if any_new.load(Ordering::Relaxed) {
+            for directory in self.directories.iter().filter(|one| !one.is_offline()) {
+                if let Err(err) = directory.sync() {
+                    error!(%err, "the new logs may not survive a power cut");
+                }
+            }
+        }
+        opened
     }
 
     /// Tells the partitions that are here already what has changed.
@@ -476,45 +487,77 @@ impl Partitions {
 /// A log to be opened or begun.
 struct Opening {
     name: Name,
-    /// `None` when no directory is left that works.
+    /// Where a log of this name was left.
+    found: Option<Arc<Directory>>,
+    /// Where a new one goes; `None` when no directory is left that works.
     directory: Option<Arc<Directory>>,
     config: Config,
     leadership: Leadership,
 }
 
 impl Opening {
-    fn run(self, node_id: i32, now: i64) -> (Name, Slot) {
+    /// `set_topic_id` is told the directory, the log's name and its topic's id.
+    fn run(
+        self,
+        node_id: i32,
+        set_topic_id: impl Fn(&Directory, &str, Uuid) -> Result<(), storage::error::Error>,
+        now: i64,
+    ) -> (Name, Slot) {
+        let opened = self.home(set_topic_id, now);
         let Self {
             name,
-            directory,
             config,
             leadership,
+            ..
         } = self;
-        let Some(directory) = directory else {
-            error!(partition = %name, "no log directory is left for the partition");
-            return (name, Slot::Offline);
-        };
-        let dir_name = name.to_string();
-        let opened = directory
-            .open_log(&dir_name, config.log.clone(), now)
-            .and_then(|log| {
-                if directory.topic_id(&dir_name)?.is_none() {
-                    directory.set_topic_id(&dir_name, name.topic_id)?;
-                }
-                Ok(log)
-            });
         match opened {
-            Ok(log) => {
-                let home = Home { log, directory };
+            Ok(Some(home)) => {
                 let partition =
                     Partition::new(name.clone(), node_id, home, config.rules, leadership);
                 (name, Slot::Here(Arc::new(partition)))
+            }
+            Ok(None) => {
+                error!(partition = %name, "no log directory is left for the partition");
+                (name, Slot::Offline)
             }
             Err(err) => {
                 error!(partition = %name, %err, "cannot open the partition's log: it is offline");
                 (name, Slot::Offline)
             }
         }
+    }
+
+    fn home(
+        &self,
+        set_topic_id: impl Fn(&Directory, &str, Uuid) -> Result<(), storage::error::Error>,
+        now: i64,
+    ) -> Result<Option<Home>, storage::error::Error> {
+        let dir_name = self.name.to_string();
+        let (directory, topic_id) = match (&self.found, &self.directory) {
+            (Some(found), directory) => match found.topic_id(&dir_name)? {
+                Some(id) if id != self.name.topic_id => {
+                    set_aside(found, &dir_name, now);
+                    (directory.as_ref(), None)
+                }
+                known => (Some(found), known),
+            },
+            (None, directory) => {
+                let known = match directory {
+                    Some(directory) => directory.topic_id(&dir_name)?,
+                    None => None,
+                };
+                (directory.as_ref(), known)
+            }
+        };
+        let Some(directory) = directory else {
+            return Ok(None);
+        };
+        let log = directory.open_log(&dir_name, self.config.log.clone(), now)?;
+        if topic_id.is_none() {
+            set_topic_id(directory, &dir_name, self.name.topic_id)?;
+        }
+        let directory = Arc::clone(directory);
+        Ok(Some(Home { log, directory }))
     }
 }
 
