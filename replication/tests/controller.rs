@@ -241,6 +241,102 @@ async fn a_quorum_of_others_is_not_taken_over() {
     assert!(!metadata(dir.path()).join("raft").exists());
 }
 
+/// What Apache Kafka 4.4.0 wrote into a directory that was formatted with the release version 3.3-IV3, and
+/// what a Kafka 3.3 can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_metadata_version_is_kept_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = |config: &mut ControllerConfig| {
+        config.features = BTreeMap::from([("metadata.version".to_owned(), 7)]);
+        config.snapshot_bytes = 1;
+    };
+    let node = Node::start_with(dir.path(), old).await;
+    let epoch = node.register().await;
+    node.create("orders", 2).await;
+    let stopping = node.controller.begin_controlled_shutdown(NODE, epoch).await;
+    stopping.unwrap().unwrap();
+    node.controller
+        .fence_broker(NODE, epoch)
+        .await
+        .unwrap()
+        .unwrap();
+    let before = node.controller.image();
+    node.stop(epoch).await;
+    assert_eq!(
+        versions(&segment(dir.path(), 0)),
+        [
+            "FeatureLevelRecord 0",
+            "RegisterBrokerRecord 1",
+            "BrokerRegistrationChangeRecord 0",
+            "TopicRecord 0",
+            "ConfigRecord 0",
+            "PartitionRecord 0",
+            "PartitionRecord 0",
+            "BrokerRegistrationChangeRecord 1",
+            "PartitionChangeRecord 0",
+            "PartitionChangeRecord 0",
+            "BrokerRegistrationChangeRecord 0",
+        ]
+    );
+    let checkpoint = checkpoints(dir.path()).into_iter().max().unwrap();
+    for record in versions(&checkpoint) {
+        let expected = if record.starts_with("RegisterBroker") {
+            '1'
+        } else {
+            '0'
+        };
+        assert!(record.ends_with(expected), "{record} in a checkpoint");
+    }
+    let node = Node::start_with(dir.path(), old).await;
+    assert_same(&node.controller.image(), &before);
+    node.stop(epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_or_newer_than_can_be_read_is_left_alone() {
+    let anything = topic("orders", Uuid::from_u128(4711));
+    for (features, level) in [
+        (vec![feature("metadata.version", 6)], "6"),
+        (vec![feature("metadata.version", 34)], "34"),
+        // Before there was the feature.
+        (vec![], "0"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let written = [features, vec![anything.clone()]].concat();
+        write_as_kafka(dir.path(), |log| {
+            log.append(&leader_change(), 3, 0).unwrap();
+            log.append(&records(&written), 3, 0).unwrap();
+        });
+        let supported = |config: &mut ControllerConfig| {
+            config.supported_features = BTreeMap::from([("metadata.version".to_owned(), (7, 33))]);
+        };
+        let Err(err) = Node::try_start(dir.path(), supported).await else {
+            panic!("it started");
+        };
+        let why = format!(
+            "has metadata.version {level} finalized, and this version can take over 7 to 33"
+        );
+        assert!(err.to_string().contains(&why), "{err}");
+        assert_eq!(found(dir.path()), Opening::Kafkas, "nothing was changed");
+    }
+}
+
+/// The metadata records in a file, by name and version.
+fn versions(path: &Path) -> Vec<String> {
+    let batches = Batch::split(std::fs::read(path).unwrap().into()).unwrap();
+    let data = batches.iter().filter(|batch| !batch.header().is_control());
+    data.flat_map(|batch| batch.records(usize::MAX).unwrap())
+        .map(|record| record.unwrap().value.unwrap())
+        .map(|value| {
+            let version = value[2];
+            format!(
+                "{} {version}",
+                MetadataRecord::decode(value).unwrap().name()
+            )
+        })
+        .collect()
+}
+
 const QUORUM_STATE: &str = r#"{"clusterId":"","leaderId":1,"leaderEpoch":7,"votedId":-1,"appliedOffset":0,"currentVoters":[{"voterId":1}],"data_version":0}"#;
 
 fn metadata(dir: &Path) -> PathBuf {

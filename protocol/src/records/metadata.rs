@@ -136,7 +136,123 @@ metadata_records! {
     UnregisterController(UnregisterControllerRecord) = 29,
 }
 
+/// Levels of the feature metadata.version from which records have more to say, by Apache Kafka's names.
+const IN_3_4_IV0: i16 = 8;
+const IN_3_5_IV2: i16 = 11;
+const IN_3_6_IV1: i16 = 13;
+const IN_3_6_IV2: i16 = 14;
+const IN_3_7_IV0: i16 = 15;
+const IN_3_7_IV2: i16 = 17;
+const IN_4_0_IV1: i16 = 23;
+const IN_4_3_IV0: i16 = 30;
+const IN_4_4_IV2: i16 = 33;
+
 impl MetadataRecord {
+    /// The record's bytes as a cluster with this metadata.version finalized writes them: in a version that
+    /// the oldest software in it reads. What that version has no place for is left out. `None` if there is
+    /// no such record yet.
+    pub fn encode_for(&self, metadata_version: i16) -> Result<Option<Bytes>, EncodeError> {
+        match self.version_for(metadata_version) {
+            Some(version) => self
+                .without_later_fields(version)
+                .encode_version(version)
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn version_for(&self, metadata_version: i16) -> Option<i16> {
+        let newest_of = |since: &[(i16, i16)]| {
+            let found = since.iter().find(|(level, _)| *level <= metadata_version);
+            Some(found.map_or(0, |(_, version)| *version))
+        };
+        let since = |level: i16| (level <= metadata_version).then_some(0);
+        match self {
+            MetadataRecord::RegisterBroker(_) => {
+                newest_of(&[(IN_4_3_IV0, 4), (IN_3_7_IV2, 3), (IN_3_4_IV0, 2), (0, 1)])
+            }
+            MetadataRecord::Partition(_) | MetadataRecord::PartitionChange(_) => {
+                newest_of(&[(IN_4_0_IV1, 2), (IN_3_7_IV2, 1)])
+            }
+            // This one is in the lowest version that has what it says, whatever is finalized.
+            MetadataRecord::BrokerRegistrationChange(r) => {
+                if r.cordoned_log_dirs.is_some() && IN_4_3_IV0 <= metadata_version {
+                    Some(3)
+                } else if !r.log_dirs.is_empty() && IN_3_7_IV2 <= metadata_version {
+                    Some(2)
+                } else {
+                    Some(i16::from(r.in_controlled_shutdown != NO_CHANGE))
+                }
+            }
+            MetadataRecord::UserScramCredential(_)
+            | MetadataRecord::RemoveUserScramCredential(_) => since(IN_3_5_IV2),
+            MetadataRecord::BeginTransaction(_)
+            | MetadataRecord::EndTransaction(_)
+            | MetadataRecord::AbortTransaction(_) => since(IN_3_6_IV1),
+            MetadataRecord::DelegationToken(_) | MetadataRecord::RemoveDelegationToken(_) => {
+                since(IN_3_6_IV2)
+            }
+            MetadataRecord::RegisterController(_) => since(IN_3_7_IV0),
+            MetadataRecord::ClearElr(_) => since(IN_4_0_IV1),
+            MetadataRecord::UnregisterController(_) => since(IN_4_4_IV2),
+            MetadataRecord::ZkMigrationState(_) => since(IN_3_4_IV0),
+            MetadataRecord::UnregisterBroker(_)
+            | MetadataRecord::Topic(_)
+            | MetadataRecord::Config(_)
+            | MetadataRecord::FenceBroker(_)
+            | MetadataRecord::UnfenceBroker(_)
+            | MetadataRecord::RemoveTopic(_)
+            | MetadataRecord::FeatureLevel(_)
+            | MetadataRecord::ClientQuota(_)
+            | MetadataRecord::ProducerIds(_)
+            | MetadataRecord::AccessControlEntry(_)
+            | MetadataRecord::RemoveAccessControlEntry(_)
+            | MetadataRecord::NoOp(_) => Some(0),
+        }
+    }
+
+    fn without_later_fields(&self, version: i16) -> MetadataRecord {
+        let mut record = self.clone();
+        match &mut record {
+            MetadataRecord::RegisterBroker(r) => {
+                if version < 4 {
+                    r.cordoned_log_dirs = None;
+                }
+                if version < 3 {
+                    r.log_dirs.clear();
+                }
+            }
+            MetadataRecord::Partition(r) => {
+                if version < 2 {
+                    r.eligible_leader_replicas = None;
+                    r.last_known_elr = None;
+                }
+                if version < 1 {
+                    r.directories.clear();
+                }
+            }
+            MetadataRecord::PartitionChange(r) => {
+                if version < 2 {
+                    r.eligible_leader_replicas = None;
+                    r.last_known_elr = None;
+                }
+                if version < 1 {
+                    r.directories = None;
+                }
+            }
+            MetadataRecord::BrokerRegistrationChange(r) => {
+                if version < 3 {
+                    r.cordoned_log_dirs = None;
+                }
+                if version < 2 {
+                    r.log_dirs.clear();
+                }
+            }
+            _ => {}
+        }
+        record
+    }
+
     /// The record's bytes in its newest version.
     ///
     /// # Panics
@@ -409,6 +525,58 @@ schema! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The versions that Apache Kafka 4.4.0 wrote after `kafka-storage format` with the release versions
+    /// 3.3-IV3 and 4.4-IV2.
+    #[test]
+    fn an_old_metadata_version_is_written_in_old_records() {
+        let registration = RegisterBrokerRecord {
+            log_dirs: vec![Uuid::from_u128(7)],
+            cordoned_log_dirs: Some(Vec::new()),
+            ..RegisterBrokerRecord::default()
+        };
+        let partition = PartitionRecord {
+            directories: vec![Uuid::from_u128(7)],
+            eligible_leader_replicas: Some(vec![1]),
+            ..PartitionRecord::default()
+        };
+        let change = PartitionChangeRecord {
+            directories: Some(vec![Uuid::from_u128(7)]),
+            last_known_elr: Some(vec![1]),
+            ..PartitionChangeRecord::default()
+        };
+        let fenced = BrokerRegistrationChangeRecord {
+            fenced: 1,
+            ..BrokerRegistrationChangeRecord::default()
+        };
+        let stopping = BrokerRegistrationChangeRecord {
+            in_controlled_shutdown: 1,
+            ..BrokerRegistrationChangeRecord::default()
+        };
+        let failed = BrokerRegistrationChangeRecord {
+            log_dirs: vec![Uuid::from_u128(7)],
+            ..BrokerRegistrationChangeRecord::default()
+        };
+        for (record, versions) in [
+            (registration.into(), [1, 2, 3, 4]),
+            (partition.into(), [0, 0, 1, 2]),
+            (change.into(), [0, 0, 1, 2]),
+            (MetadataRecord::from(fenced), [0, 0, 0, 0]),
+            (stopping.into(), [1, 1, 1, 1]),
+            (failed.into(), [0, 0, 2, 2]),
+        ] {
+            for (level, version) in [7, 8, 17, 33].into_iter().zip(versions) {
+                let bytes = record.encode_for(level).unwrap().unwrap();
+                assert_eq!(bytes[2], version, "{} at {level}", record.name());
+                let read = MetadataRecord::decode(bytes).unwrap();
+                let kept = read == record;
+                assert_eq!(kept, i16::from(version) == record.version_for(33).unwrap());
+            }
+        }
+        let controller = MetadataRecord::from(RegisterControllerRecord::default());
+        assert_eq!(controller.encode_for(14).unwrap(), None);
+        assert!(controller.encode_for(15).unwrap().is_some());
+    }
 
     #[test]
     fn every_record_is_read_back_from_its_newest_version() {

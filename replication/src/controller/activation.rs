@@ -29,7 +29,9 @@ pub(super) fn decide(
         draft.add(&leader_change(config.node_id, &voters, draft.now))?;
     }
     if draft.image.feature(METADATA_VERSION) == 0 {
-        draft.add_records(&bootstrap(config, disk, dir)?)?;
+        let beginning = beginning(config, disk, dir)?;
+        let metadata_version = level(&beginning, METADATA_VERSION);
+        draft.add_records_of(metadata_version, &bootstrap(config, beginning))?;
     }
     let registration = registration(config);
     let known = draft.image.controllers.get(&config.node_id);
@@ -42,9 +44,8 @@ pub(super) fn decide(
     Ok(())
 }
 
-/// The first records of a cluster, as Apache Kafka's controller writes them: what
-/// `kafka-storage format` left for it, or what is configured.
-fn bootstrap(
+/// What `kafka-storage format` left to begin with, or what is configured.
+fn beginning(
     config: &ControllerConfig,
     disk: &dyn Disk,
     dir: &Path,
@@ -52,17 +53,26 @@ fn bootstrap(
     let formatted = Checkpoint::list(disk, dir)?
         .into_iter()
         .find(|checkpoint| checkpoint.end_offset == 0);
-    let beginning = match formatted {
-        Some(formatted) => formatted.records(disk)?,
-        None => features(config),
-    };
-    let tracks_eligible_leaders = beginning.iter().any(|record| match record {
-        MetadataRecord::FeatureLevel(feature) => {
-            feature.name == ELIGIBLE_LEADER_REPLICAS && 0 < feature.feature_level
-        }
-        _ => false,
-    });
+    match formatted {
+        Some(formatted) => formatted.records(disk),
+        None => Ok(features(config)),
+    }
+}
 
+fn level(beginning: &[MetadataRecord], name: &str) -> i16 {
+    let levels = beginning.iter().filter_map(|record| match record {
+        MetadataRecord::FeatureLevel(feature) if feature.name == name => {
+            Some(feature.feature_level)
+        }
+        _ => None,
+    });
+    levels.last().unwrap_or(0)
+}
+
+/// The first records of a cluster, as Apache Kafka's controller writes them. An old metadata.version has no
+/// transactions, and then they come without.
+fn bootstrap(config: &ControllerConfig, beginning: Vec<MetadataRecord>) -> Vec<MetadataRecord> {
+    let tracks_eligible_leaders = 0 < level(&beginning, ELIGIBLE_LEADER_REPLICAS);
     let mut records = vec![MetadataRecord::BeginTransaction(BeginTransactionRecord {
         name: Some("Bootstrap records".to_owned()),
     })];
@@ -81,7 +91,7 @@ fn bootstrap(
         }));
     }
     records.push(MetadataRecord::EndTransaction(EndTransactionRecord {}));
-    Ok(records)
+    records
 }
 
 /// The metadata version first: it says how to read the others.

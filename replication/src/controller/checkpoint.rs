@@ -24,7 +24,10 @@ use protocol::{
 use storage::disk::{Disk, Mode};
 
 use super::metadata_log::{control_batch, fold};
-use crate::{cluster::ClusterImage, error::Error};
+use crate::{
+    cluster::{ClusterImage, METADATA_VERSION},
+    error::Error,
+};
 
 const SUFFIX: &str = ".checkpoint";
 
@@ -186,7 +189,12 @@ fn encode(image: &ClusterImage) -> Result<Bytes, Error> {
 
     let mut batch = Builder::new();
     for record in image.records() {
-        batch.push(now, None, Some(&record.encode()), &[]);
+        let value = record
+            .encode_for(image.feature(METADATA_VERSION))
+            .map_err(|err| Error::Corrupt(err.to_string()))?;
+        if let Some(value) = value {
+            batch.push(now, None, Some(&value), &[]);
+        }
         if BATCH_SIZE <= batch.size() {
             add(std::mem::take(&mut batch))?;
         }

@@ -244,16 +244,27 @@ pub(super) fn control_batch(record: &ControlRecord, now: i64) -> Builder {
     batch
 }
 
-pub(super) fn record_batch(records: &[MetadataRecord], now: i64) -> Result<Batch, Error> {
+/// Records as one batch, in the versions that belong to a metadata.version. `None` if it has nothing to say.
+pub(super) fn record_batch(
+    records: &[MetadataRecord],
+    metadata_version: i16,
+    now: i64,
+) -> Result<Option<Batch>, Error> {
     let mut batch = Builder::new();
     for record in records {
         let value = record
-            .encode_version(record.latest_version())
+            .encode_for(metadata_version)
             .map_err(|err| Error::TooLarge(err.to_string()))?;
-        batch.push(now, None, Some(&value), &[]);
+        if let Some(value) = value {
+            batch.push(now, None, Some(&value), &[]);
+        }
     }
-    batch
+    if batch.is_empty() {
+        return Ok(None);
+    }
+    let batch = batch
         .build()
         .filter(|batch| batch.bytes().len() <= BATCH_SIZE_MAX)
-        .ok_or_else(|| Error::TooLarge(format!("{} metadata records", records.len())))
+        .ok_or_else(|| Error::TooLarge(format!("{} metadata records", records.len())))?;
+    Ok(Some(batch))
 }

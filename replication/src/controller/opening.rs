@@ -26,7 +26,10 @@ use super::{
     raft::{Membership, StoredMembership, Vote, log_id},
     raft_log::{Base, Closed, RaftLog},
 };
-use crate::{cluster::ClusterImage, error::Error};
+use crate::{
+    cluster::{ClusterImage, METADATA_VERSION},
+    error::Error,
+};
 
 const LOG: &str = "__cluster_metadata-0";
 const DATABASE: &str = "raft";
@@ -106,6 +109,11 @@ pub(super) async fn open(config: &ControllerConfig) -> Result<Opened, Error> {
         node_id: config.node_id,
         cluster_id: config.cluster_id.clone(),
         voters: config.voters.clone(),
+        metadata_versions: config
+            .supported_features
+            .get(METADATA_VERSION)
+            .copied()
+            .unwrap_or_default(),
     };
     let log = {
         let (directory, disk) = (config.directory.clone(), config.disk.clone());
@@ -161,6 +169,8 @@ struct Takeover {
     node_id: i32,
     cluster_id: String,
     voters: BTreeMap<i32, String>,
+    /// The lowest and the highest level that can be read and written.
+    metadata_versions: (i16, i16),
 }
 
 impl Takeover {
@@ -252,8 +262,30 @@ impl Takeover {
         })
     }
 
-    /// Its quorum was this node alone, too.
     fn check(&self, log: &MetadataLog, image: &ClusterImage) -> Result<(), Error> {
+        self.check_metadata_version(log, image)?;
+        self.check_quorum(log, image)
+    }
+
+    /// As Apache Kafka 4.4 does not know what is below its minimum, nor what comes after it.
+    fn check_metadata_version(&self, log: &MetadataLog, image: &ClusterImage) -> Result<(), Error> {
+        let level = image.feature(METADATA_VERSION);
+        // The first records of a cluster say the level, and they may not have been written yet.
+        let has_begun = 0 < level || !image.brokers.is_empty() || 0 < image.topic_count();
+        let (min, max) = self.metadata_versions;
+        if !has_begun || (min..=max).contains(&level) {
+            return Ok(());
+        }
+        Err(Error::Setup(format!(
+            "the metadata in {} has metadata.version {level} finalized, and this version can take over \
+             {min} to {max}; nothing has been changed. Where it is lower, let the Apache Kafka that wrote \
+             it finalize a later one first (kafka-features upgrade)",
+            log.dir().display(),
+        )))
+    }
+
+    /// Its quorum was this node alone, too.
+    fn check_quorum(&self, log: &MetadataLog, image: &ClusterImage) -> Result<(), Error> {
         let mut voters: Vec<i64> = Vec::new();
         if let Some(quorum) = &image.quorum {
             let ids = quorum

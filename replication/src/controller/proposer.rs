@@ -22,7 +22,10 @@ use super::{
     raft::{Batches, Raft, fatal},
     raft_log::Closed,
 };
-use crate::{cluster::ClusterImage, error::Error};
+use crate::{
+    cluster::{ClusterImage, METADATA_VERSION},
+    error::Error,
+};
 
 /// No more joins an entry that has come to this size.
 const ENTRY_SIZE: usize = 4 << 20;
@@ -261,10 +264,19 @@ impl Draft {
 
     /// Adds records as one batch: all of them or, if they cannot be replayed, none.
     pub(super) fn add_records(&mut self, records: &[MetadataRecord]) -> Result<(), Error> {
-        if records.is_empty() {
-            return Ok(());
+        self.add_records_of(self.image.feature(METADATA_VERSION), records)
+    }
+
+    /// The same under a metadata.version that is only about to be the cluster's.
+    pub(super) fn add_records_of(
+        &mut self,
+        metadata_version: i16,
+        records: &[MetadataRecord],
+    ) -> Result<(), Error> {
+        match record_batch(records, metadata_version, self.now)? {
+            Some(batch) => self.add(&batch),
+            None => Ok(()),
         }
-        self.add(&record_batch(records, self.now)?)
     }
 
     pub(super) fn add(&mut self, batch: &Batch) -> Result<(), Error> {
