@@ -8,7 +8,9 @@
 use protocol::records::metadata::{MetadataRecord, PartitionChangeRecord};
 use uuid::Uuid;
 
-use super::{Decision, Scene, config, features::ELIGIBLE_LEADER_REPLICAS};
+use super::{
+    Decision, Scene, config, features::ELIGIBLE_LEADER_REPLICAS, topics::UNASSIGNED_DIRECTORY,
+};
 use crate::{
     cluster::{ClusterImage, LEADER_UNCHANGED, NO_LEADER, PartitionInfo, RECOVERING, Topic},
     error::{Reason, Refusal},
@@ -306,9 +308,8 @@ impl<'a> Change<'a> {
     }
 
     fn directory_is_online(&self, image: &ClusterImage, id: i32) -> bool {
-        // Two reserved ids say "not known yet" and "known before there were directory ids".
-        const UNASSIGNED: Uuid = Uuid::from_u128(0);
-        const MIGRATING: Uuid = Uuid::from_u128(2);
+        // Known before there were directory ids. A third reserved id, 2, is a directory that is lost.
+        const MIGRATING: Uuid = Uuid::from_u128(0);
         let (Some(broker), Some(at)) = (
             image.brokers.get(&id),
             self.partition.replicas.iter().position(|r| *r == id),
@@ -316,7 +317,7 @@ impl<'a> Change<'a> {
             return false;
         };
         match self.partition.directories.get(at) {
-            None | Some(&UNASSIGNED | &MIGRATING) => true,
+            None | Some(&UNASSIGNED_DIRECTORY | &MIGRATING) => true,
             Some(directory) => broker.log_dirs.is_empty() || broker.log_dirs.contains(directory),
         }
     }

@@ -28,7 +28,7 @@ const NAME_MAX: usize = 249;
 const PARTITIONS_MAX: i64 = 10_000;
 
 /// A replica in this directory has not said yet where it is.
-pub const UNASSIGNED_DIRECTORY: Uuid = Uuid::nil();
+pub const UNASSIGNED_DIRECTORY: Uuid = Uuid::from_u128(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewTopic {
