@@ -9,7 +9,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Error, Sources};
+use crate::{
+    config::{Config, Error, Sources},
+    tools::{self, Tool},
+};
 
 /// How the process ends, for scripts and supervisors. The help text lists the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +49,11 @@ Configuration: server.properties as Apache Kafka reads it, then KAFKA_* variable
 #[command(
     name = "sordini",
     version,
+    propagate_version = true,
     about = "A broker that speaks Apache Kafka's wire protocol",
     after_help = EXIT_CODES,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    infer_long_args = true
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -61,6 +66,8 @@ struct Arguments {
 enum Command {
     /// Show the configuration a node would start with, and where each value comes from
     Config(Node),
+    #[command(flatten)]
+    Tool(Box<Tool>),
 }
 
 /// Which node: what its configuration is read from.
@@ -76,10 +83,14 @@ struct Node {
 
 /// Does what the command line says. `start` runs a node until it is stopped.
 pub fn run(start: impl FnOnce(Config) -> Exit) -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(err) => return tell(&err),
+    };
     let (node, is_start) = match arguments.command {
         None => (arguments.node, true),
         Some(Command::Config(node)) => (node, false),
+        Some(Command::Tool(tool)) => return tools::run(*tool),
     };
     let exit = match node.load() {
         Err(err) => {
@@ -90,6 +101,19 @@ pub fn run(start: impl FnOnce(Config) -> Exit) -> ExitCode {
         Ok(config) => show(&config),
     };
     ExitCode::from(exit as u8)
+}
+
+/// Says what is wrong with the command line, or what was asked of it. Kafka's tools end with 1 where others end with 2.
+fn tell(err: &clap::Error) -> ExitCode {
+    // Nothing is left to tell if the stream is closed.
+    let _ = err.print();
+    let first = std::env::args().nth(1).unwrap_or_default();
+    let code = match err.exit_code() {
+        0 => 0,
+        _ if Tool::has_subcommand(&first) => Exit::Failed as u8,
+        _ => Exit::Usage as u8,
+    };
+    ExitCode::from(code)
 }
 
 impl Node {

@@ -14,7 +14,7 @@ mod describe;
 mod environment;
 mod key;
 mod listeners;
-mod properties;
+pub(crate) mod properties;
 mod settings;
 mod table;
 mod topic;

@@ -3,6 +3,7 @@
 mod api;
 mod broker;
 pub mod cli;
+mod client;
 mod clock;
 pub mod config;
 mod features;
@@ -12,6 +13,7 @@ pub mod metrics;
 mod random;
 mod rules;
 mod server;
+mod tools;
 mod topic_name;
 mod upkeep;
 

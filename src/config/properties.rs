@@ -5,15 +5,15 @@
 //! line wins.
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Property {
-    pub(super) key: String,
-    pub(super) value: String,
+pub(crate) struct Property {
+    pub(crate) key: String,
+    pub(crate) value: String,
     /// The line the key starts on, counted from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
 }
 
 /// The properties in the order they are written, or the line that cannot be read and why.
-pub(super) fn parse(text: &str) -> Result<Vec<Property>, (usize, &'static str)> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Property>, (usize, &'static str)> {
     let mut properties = Vec::new();
     let mut lines = text.lines().enumerate();
     while let Some((index, first)) = lines.next() {

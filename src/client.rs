@@ -1,0 +1,248 @@
+//! A cluster as the command line's tools see it: brokers that are asked, each for what it knows.
+//!
+//! A request goes to any broker, to a certain one, to the leader of a partition or to a group's coordinator.
+//! Each call names the newest version its caller can fill in; what is sent is the newest that the broker serves
+//! too. What may pass (a coordinator that is loading, a leader that is being elected) is asked again until the
+//! time for the whole operation is over.
+
+mod error;
+mod settings;
+mod topics;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use kafka_protocol::{
+    messages::{
+        ApiVersionsResponse, DescribeClusterRequest, DescribeClusterResponse, MetadataRequest,
+        MetadataResponse, TopicName, metadata_request::MetadataRequestTopic,
+    },
+    protocol::{Request, StrBytes},
+};
+use protocol::error::ErrorCode;
+use replication::peer::{self, Peer};
+
+pub(crate) use error::{Error, Refusal};
+pub(crate) use settings::{Settings, pairs};
+pub(crate) use topics::{Partition, unknown_partition};
+
+/// Between two attempts at what may pass.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The newest Metadata that is understood here: with topic ids and without a name where an id was asked for.
+const METADATA: i16 = 12;
+
+/// Connections to the brokers of one cluster.
+#[derive(Debug)]
+pub(crate) struct Client {
+    settings: Settings,
+    /// The broker that answered first, whatever its number is.
+    first: Peer,
+    /// `host:port` of each broker, as it advertises itself.
+    addresses: BTreeMap<i32, String>,
+    peers: BTreeMap<i32, Peer>,
+    deadline: Instant,
+}
+
+impl Client {
+    /// Connects to the first of `servers` (`host:port,...`) that answers.
+    ///
+    /// If the settings say so, one that is not there yet is waited for; `waiting` is told when that begins, and why.
+    pub(crate) async fn connect(
+        servers: &str,
+        settings: Settings,
+        mut waiting: impl FnMut(&Error),
+    ) -> Result<Client, Error> {
+        let servers: Vec<&str> = servers.split(',').map(str::trim).collect();
+        for server in &servers {
+            check_address(server)?;
+        }
+        let deadline = Instant::now() + settings.api_timeout;
+        let mut told = false;
+        loop {
+            let mut last = None;
+            for server in &servers {
+                match Peer::connect(server, &settings.client_id, settings.connect_timeout).await {
+                    Ok(first) => {
+                        return Ok(Client {
+                            settings,
+                            first,
+                            addresses: BTreeMap::new(),
+                            peers: BTreeMap::new(),
+                            deadline,
+                        });
+                    }
+                    Err(err) => last = Some(err),
+                }
+            }
+            let Some(err) = last else {
+                return Err(Error::Address(servers.join(",")));
+            };
+            // Nobody is there yet, or nobody who is ready. A name that nobody knows is not waited for.
+            let passing = matches!(
+                err,
+                peer::Error::Connect { .. } | peer::Error::Closed { .. } | peer::Error::Io { .. }
+            );
+            let err = Error::Bootstrap(err);
+            if !(settings.waits && passing) || deadline < Instant::now() + RETRY_PAUSE {
+                return Err(err);
+            }
+            if !told {
+                waiting(&err);
+                told = true;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// What the broker that answered first serves.
+    pub(crate) fn versions(&self) -> &ApiVersionsResponse {
+        self.first.versions()
+    }
+
+    /// The version in which the first broker will be asked.
+    pub(crate) fn version<R: Request>(&self, newest: i16) -> Result<i16, Error> {
+        Ok(self.first.version::<R>(newest)?)
+    }
+
+    /// How long one request may wait for its answer, for the request's own field.
+    pub(crate) fn timeout_ms(&self) -> i32 {
+        i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX)
+    }
+
+    /// Asks any broker. One that is not the controller passes on what is the controller's.
+    pub(crate) async fn any<R: Request>(
+        &mut self,
+        newest: i16,
+        request: &R,
+    ) -> Result<R::Response, Error> {
+        let version = self.first.version::<R>(newest)?;
+        let patience = self.settings.request_timeout;
+        Ok(self.first.call(version, request, patience).await?)
+    }
+
+    /// Asks the broker with this number.
+    pub(crate) async fn at<R: Request>(
+        &mut self,
+        node: i32,
+        newest: i16,
+        request: &R,
+    ) -> Result<R::Response, Error> {
+        let patience = self.settings.request_timeout;
+        self.at_for(node, newest, request, patience).await
+    }
+
+    /// The same for a request that the broker may keep for long.
+    pub(crate) async fn at_for<R: Request>(
+        &mut self,
+        node: i32,
+        newest: i16,
+        request: &R,
+        patience: Duration,
+    ) -> Result<R::Response, Error> {
+        let peer = self.peer(node).await?;
+        let version = peer.version::<R>(newest)?;
+        let answer = peer.call(version, request, patience).await;
+        if answer.is_err() {
+            // Its answer may still be on the way; the next request must not take it for its own.
+            self.peers.remove(&node);
+        }
+        Ok(answer?)
+    }
+
+    /// The connection to a broker, opened on first use at the address the broker advertises.
+    pub(crate) async fn peer(&mut self, node: i32) -> Result<&mut Peer, Error> {
+        if !self.addresses.contains_key(&node) {
+            self.metadata(Some(&[])).await?;
+        }
+        let address = self.addresses.get(&node).ok_or(Error::NoBroker(node))?;
+        if !self.peers.contains_key(&node) {
+            let connected = Peer::connect(
+                address,
+                &self.settings.client_id,
+                self.settings.connect_timeout,
+            )
+            .await;
+            let peer = connected.map_err(|source| Error::Advertised { node, source })?;
+            self.peers.insert(node, peer);
+        }
+        self.peers.get_mut(&node).ok_or(Error::NoBroker(node))
+    }
+
+    /// The brokers, by number, and where they say they are.
+    pub(crate) async fn brokers(&mut self) -> Result<BTreeMap<i32, String>, Error> {
+        self.metadata(Some(&[])).await?;
+        Ok(self.addresses.clone())
+    }
+
+    /// What any broker knows of these topics, or of all. Never creates one.
+    pub(crate) async fn metadata(
+        &mut self,
+        topics: Option<&[&str]>,
+    ) -> Result<MetadataResponse, Error> {
+        let topics = topics.map(|topics| {
+            let topic =
+                |name: &&str| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+            topics.iter().map(topic).collect()
+        });
+        let request = MetadataRequest::default()
+            .with_topics(topics)
+            .with_allow_auto_topic_creation(false);
+        let response = self.any(METADATA, &request).await?;
+        let address = |host: &StrBytes, port: i32| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let brokers = response.brokers.iter();
+        self.addresses = brokers
+            .map(|broker| (broker.node_id.0, address(&broker.host, broker.port)))
+            .collect();
+        Ok(response)
+    }
+
+    /// The cluster's id, its controller and its brokers.
+    pub(crate) async fn describe_cluster(
+        &mut self,
+        request: &DescribeClusterRequest,
+    ) -> Result<DescribeClusterResponse, Error> {
+        let response = self.any(2, request).await?;
+        refused(response.error_code, response.error_message.as_ref())?;
+        Ok(response)
+    }
+
+    /// Waits before the next attempt at what may pass. `false`: the time is over.
+    pub(crate) async fn pause(&self) -> bool {
+        if self.deadline < Instant::now() + RETRY_PAUSE {
+            return false;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        true
+    }
+}
+
+/// `Err` if a broker answered with an error code.
+pub(crate) fn refused(code: i16, message: Option<&StrBytes>) -> Result<(), Refusal> {
+    match ErrorCode::try_from_code(code) {
+        None => Ok(()),
+        Some(code) => Err(Refusal {
+            code,
+            message: message.map(|message| message.to_string()),
+        }),
+    }
+}
+
+pub(crate) fn topic_name(name: &str) -> TopicName {
+    TopicName(name.to_owned().into())
+}
+
+fn check_address(address: &str) -> Result<(), Error> {
+    let wrong = || Error::Address(address.to_owned());
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() || port == 0 {
+        return Err(wrong());
+    }
+    Ok(())
+}

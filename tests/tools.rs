@@ -1,0 +1,300 @@
+//! The command line's tools against a broker in this process: what is typed, and every line that comes of it.
+//!
+//! `tests/transcripts` holds what Apache Kafka's own tools print for the same commands. Where ours differ on purpose, a
+//! comment there says so.
+//!
+//! ```text
+//! $ topics @ --list        a command; @ is --bootstrap-server and the broker's address
+//! < text                   a line on its standard input
+//! orders                   a line on its standard output
+//! 2> text                  a line on its standard error
+//! = 1                      its exit code, if it is not 0
+//! ```
+//!
+//! Ids and ports that differ from run to run are shown as letters.
+
+mod common;
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use common::TestBroker;
+
+#[test]
+fn topics() {
+    check("topics.txt");
+}
+
+#[test]
+fn configs() {
+    check("configs.txt");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_the_address() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address").to_string();
+    drop(listener);
+    let list = ["topics", "--list", "--bootstrap-server", &address];
+    let refused = format!("cannot connect to {address}: Connection refused");
+    let (out, err, code) = run(&list, "");
+    assert_eq!((err.as_str(), code), ("", 1));
+    assert!(
+        out.starts_with(&format!("Error while executing topic command : {refused}")),
+        "{out}"
+    );
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let with = |properties: &str, more: &[&str]| {
+        let file = dir.path().join("client.properties");
+        std::fs::write(&file, properties).expect("a file written");
+        let file = file.to_str().expect("a path in Unicode");
+        run(&[&list[..], &["--command-config", file], more].concat(), "")
+    };
+    let (out, err, code) = with("default.api.timeout.ms=150\n", &["--wait"]);
+    assert!(
+        err.starts_with(&refused) && err.ends_with("Trying again for 150 ms.\n"),
+        "{err}"
+    );
+    assert!(out.contains(&refused), "{out}");
+    assert_eq!(code, 1);
+
+    let (out, _, code) = with("security.protocol=SSL\n", &[]);
+    assert!(
+        out.contains("security.protocol=SSL is not spoken by these tools yet"),
+        "{out}"
+    );
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn a_directory_is_formatted_once_for_the_cluster_that_was_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("server.properties");
+    let data = dir.path().join("data");
+    std::fs::write(&file, format!("log.dirs={}\n", data.display())).expect("a file written");
+    let file = file.to_str().expect("a path in Unicode");
+    let (id, _, code) = run(&["storage", "random-uuid"], "");
+    let id = id.trim();
+    assert_eq!((id.len(), code), (22, 0));
+
+    let format = ["storage", "format", "-t", id, "-c", file];
+    let (_, err, code) = run(&format, "");
+    assert_eq!((err.as_str(), code), ("", 0));
+    let (_, err, code) = run(&format, "");
+    assert!(
+        err.contains("is already formatted. Use --ignore-formatted"),
+        "{err}"
+    );
+    assert_eq!(code, 1);
+    let (out, _, code) = run(&[&format[..], &["--ignore-formatted"]].concat(), "");
+    assert_eq!(
+        (out.as_str(), code),
+        ("All of the log directories are already formatted.\n", 0)
+    );
+
+    let broker = TestBroker::start_in(dir, &[]);
+    let address = broker.address.to_string();
+    let (out, _, _) = run(
+        &["cluster", "cluster-id", "--bootstrap-server", &address],
+        "",
+    );
+    assert_eq!(out, format!("Cluster ID: {id}\n"));
+}
+
+/// The broker that the tools ask: one in this process, or the one that `TRANSCRIPTS_BROKER` names, for a comparison with
+/// a fresh Apache Kafka by hand.
+struct Asked {
+    address: String,
+    data: String,
+    _broker: Option<TestBroker>,
+}
+
+impl Asked {
+    fn new() -> Asked {
+        if let Ok(address) = std::env::var("TRANSCRIPTS_BROKER") {
+            let data = std::env::var("TRANSCRIPTS_BROKER_DATA").unwrap_or("?".to_owned());
+            return Asked {
+                address,
+                data,
+                _broker: None,
+            };
+        }
+        let broker = TestBroker::start_with(&[
+            ("offsets.topic.num.partitions", "1"),
+            ("offsets.topic.replication.factor", "1"),
+            ("group.initial.rebalance.delay.ms", "0"),
+        ]);
+        Asked {
+            address: broker.address.to_string(),
+            data: broker.dir.path().join("data").display().to_string(),
+            _broker: Some(broker),
+        }
+    }
+}
+
+/// Runs a transcript, and compares it with itself.
+#[track_caller]
+fn check(file: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/transcripts")
+        .join(file);
+    let expected = std::fs::read_to_string(&path).expect("a transcript");
+    let asked = Asked::new();
+    // Files that the commands name are in their own directory.
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut got = String::new();
+    let mut lines = expected.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(file) = line.strip_prefix("% ") {
+            let (name, text) = file.split_once(' ').expect("a file's name and text");
+            std::fs::write(dir.path().join(name), text.replace("\\n", "\n"))
+                .expect("a file written");
+            writeln!(got, "{line}").expect("memory");
+            continue;
+        }
+        let Some(command) = line.strip_prefix("$ ") else {
+            if line.is_empty() || line.starts_with("# ") {
+                writeln!(got, "{line}").expect("memory");
+            }
+            continue;
+        };
+        writeln!(got, "{line}").expect("memory");
+        let mut input = String::new();
+        while let Some(typed) = lines.next_if(|line| line.starts_with('<')) {
+            writeln!(got, "{typed}").expect("memory");
+            input += typed.strip_prefix("< ").unwrap_or_default();
+            input.push('\n');
+        }
+        // What follows is what is expected; comments and blank lines between commands are taken over above.
+        while lines
+            .next_if(|line| !line.starts_with(['$', '#', '%']) && !line.is_empty())
+            .is_some()
+        {}
+        got += &outcome(command, &input, &asked, dir.path());
+    }
+    if got != expected {
+        let diff = difference(&expected, &got);
+        // For whoever writes a transcript: what the whole of it would be.
+        if let Ok(dir) = std::env::var("TRANSCRIPTS_TO") {
+            std::fs::write(Path::new(&dir).join(file), &got).expect("a file written");
+        }
+        panic!("{}:\n{diff}", path.display());
+    }
+}
+
+fn outcome(command: &str, input: &str, asked: &Asked, dir: &Path) -> String {
+    let address = asked.address.clone();
+    let dir = dir.to_str().expect("a path in Unicode");
+    let mut words = Vec::new();
+    for word in split(command) {
+        match word.as_str() {
+            "@" => words.extend(["--bootstrap-server".to_owned(), address.clone()]),
+            _ => words.push(word.replace("DIR/", &format!("{dir}/"))),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (out, err, code) = run(&words, input);
+    let mut text = String::new();
+    for line in out.lines() {
+        // A blank line would end the expectation.
+        writeln!(text, "{}", if line.is_empty() { "~" } else { line }).expect("memory");
+    }
+    for line in err.lines() {
+        writeln!(text, "2> {line}").expect("memory");
+    }
+    if code != 0 {
+        writeln!(text, "= {code}").expect("memory");
+    }
+    let port = address.rsplit(':').next().unwrap_or_default();
+    assert_eq!(
+        port.len(),
+        5,
+        "tables are as wide as with a port of five digits"
+    );
+    let text = text
+        .replace(port, "PPPPP")
+        .replace(&asked.data, "DATA")
+        .replace(dir, "DIR");
+    [
+        "TopicId: ",
+        "Cluster ID: ",
+        "ClusterId:              ",
+        "\"directoryId\": \"",
+    ]
+    .into_iter()
+    .fold(text, mask)
+}
+
+/// Replaces the 22 letters of an id after `before`.
+fn mask(text: String, before: &str) -> String {
+    let mut parts = text.split(before);
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        masked += before;
+        masked += "IIIIIIIIIIIIIIIIIIIIII";
+        masked += part.get(22..).unwrap_or_default();
+    }
+    masked
+}
+
+/// Words between blanks; what stands between single quotes is one.
+fn split(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in command.split('\'').enumerate() {
+        match at % 2 {
+            1 => words.push(part.to_owned()),
+            _ => words.extend(part.split_whitespace().map(str::to_owned)),
+        }
+    }
+    words
+}
+
+fn run(words: &[&str], input: &str) -> (String, String, i32) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sordini"))
+        .args(words)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut stdin = child.stdin.take().expect("its input");
+    // It may end without reading all of it.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (
+        text(output.stdout),
+        text(output.stderr),
+        output.status.code().unwrap_or(-1),
+    )
+}
+
+/// The lines around the first one that differs.
+fn difference(expected: &str, got: &str) -> String {
+    let (expected, got): (Vec<&str>, Vec<&str>) =
+        (expected.lines().collect(), got.lines().collect());
+    let same = expected
+        .iter()
+        .zip(&got)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let show = |lines: &[&str]| {
+        let lines = lines.iter().skip(same.saturating_sub(3)).take(8);
+        lines
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
+    format!(
+        "line {}, expected:\n{}but it is:\n{}",
+        same + 1,
+        show(&expected),
+        show(&got)
+    )
+}
