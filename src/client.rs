@@ -6,6 +6,7 @@
 //! time for the whole operation is over.
 
 mod error;
+mod groups;
 mod settings;
 mod topics;
 
@@ -25,8 +26,9 @@ use protocol::error::ErrorCode;
 use replication::peer::{self, Peer};
 
 pub(crate) use error::{Error, Refusal};
+pub(crate) use groups::{Assignment, Committer, Group, Member, decode_assignment};
 pub(crate) use settings::{Settings, pairs};
-pub(crate) use topics::{Partition, unknown_partition};
+pub(crate) use topics::{Listed, Partition, unknown_partition};
 
 /// Between two attempts at what may pass.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -107,7 +109,12 @@ impl Client {
         Ok(self.first.version::<R>(newest)?)
     }
 
-    /// How long one request may wait for its answer, for the request's own field.
+    /// How long one request may wait for its answer.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.settings.request_timeout
+    }
+
+    /// The same for a request's own field.
     pub(crate) fn timeout_ms(&self) -> i32 {
         i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX)
     }

@@ -11,11 +11,14 @@ mod api_versions;
 mod cluster;
 mod configs;
 mod console;
+mod consume;
 mod delete_records;
 mod features;
 mod get_offsets;
+mod groups;
 mod leader_election;
 mod log_dirs;
+mod produce;
 mod quorum;
 mod storage;
 mod table;
@@ -33,8 +36,14 @@ use crate::client::{self, Client, Settings};
 pub(crate) enum Tool {
     /// Create, list, describe, change and delete topics (kafka-topics.sh)
     Topics(topics::Options),
+    /// List, describe, reset and delete consumer groups (kafka-consumer-groups.sh)
+    Groups(groups::Options),
     /// Describe and change configurations (kafka-configs.sh)
     Configs(configs::Options),
+    /// Write records from standard input (kafka-console-producer.sh)
+    Produce(produce::Options),
+    /// Print records (kafka-console-consumer.sh)
+    Consume(consume::Options),
     /// The cluster's id and brokers (kafka-cluster.sh)
     Cluster(cluster::Options),
     /// Which requests each broker serves (kafka-broker-api-versions.sh)
@@ -111,6 +120,10 @@ impl Tool {
     fn manner(&self) -> Manner {
         let (prefix, stream) = match self {
             Self::Topics(_) => ("Error while executing topic command : ", Stream::Out),
+            Self::Groups(_) => (
+                "\nError: Executing consumer group command failed due to ",
+                Stream::Out,
+            ),
             Self::Configs(_) => ("Error while executing config command: ", Stream::Err),
             Self::GetOffsets(_) => ("Error occurred: ", Stream::Err),
             _ => ("", Stream::Err),
@@ -119,7 +132,7 @@ impl Tool {
             prefix,
             stream,
             before_own_refusals: !matches!(self, Self::Configs(_)),
-            refusal_is_success: false,
+            refusal_is_success: matches!(self, Self::Groups(_)),
         }
     }
 
@@ -127,7 +140,10 @@ impl Tool {
     fn name(&self) -> &'static str {
         match self {
             Self::Topics(_) => "topics",
+            Self::Groups(_) => "groups",
             Self::Configs(_) => "configs",
+            Self::Produce(_) => "produce",
+            Self::Consume(_) => "consume",
             Self::Cluster(_) => "cluster",
             Self::ApiVersions(_) => "api-versions",
             Self::GetOffsets(_) => "get-offsets",
@@ -167,7 +183,10 @@ pub(crate) fn run(tool: Tool) -> ExitCode {
 async fn dispatch(tool: Tool, console: &mut Console) -> Result<(), Failure> {
     match tool {
         Tool::Topics(options) => topics::run(options, console).await,
+        Tool::Groups(options) => groups::run(options, console).await,
         Tool::Configs(options) => configs::run(options, console).await,
+        Tool::Produce(options) => produce::run(options, console).await,
+        Tool::Consume(options) => consume::run(options, console).await,
         Tool::Cluster(options) => cluster::run(options, console).await,
         Tool::ApiVersions(options) => api_versions::run(options, console).await,
         Tool::GetOffsets(options) => get_offsets::run(options, console).await,

@@ -35,6 +35,21 @@ fn configs() {
 }
 
 #[test]
+fn records() {
+    check("records.txt");
+}
+
+#[test]
+fn cluster() {
+    check("cluster.txt");
+}
+
+#[test]
+fn offsets_and_elections() {
+    check("offsets.txt");
+}
+
+#[test]
 fn what_is_wrong_is_said_with_the_address() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address").to_string();

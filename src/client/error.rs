@@ -42,6 +42,17 @@ impl From<Refusal> for Error {
     }
 }
 
+impl Error {
+    /// The error as Kafka's tools show one in the midst of a sentence: the exception's name where it came from a
+    /// broker.
+    pub(crate) fn with_exception(&self) -> String {
+        match self {
+            Self::Refused(refusal) => refusal.with_exception(),
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl Refusal {
     /// `org.apache.kafka.common.errors.GroupNotEmptyException: The group is not empty.`
     pub(crate) fn with_exception(&self) -> String {
