@@ -9,6 +9,8 @@ RUN groupadd --gid 1000 appuser \
         /etc/kafka/docker /etc/kafka/secrets /mnt/shared/config /opt/kafka /var/lib/kafka /var/lib/kafka/data
 
 COPY docker/run /etc/kafka/docker/run
+# Kafka's tools where health checks and scripts look for them.
+COPY docker/bin /opt/kafka/bin
 COPY docker/sordini /usr/local/bin/sordini
 
 ENV CLUSTER_ID=5L6g3nShT-eMCtK--X86sw

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec sordini leader-election "$@" --wait
