@@ -20,6 +20,7 @@ use storage::{
     config::Config as LogConfig,
     directory::Directory,
     log::{Log, Slice},
+    producers::Origin,
 };
 use uuid::Uuid;
 
@@ -266,23 +267,42 @@ impl Partition {
     /// `acks_all` asks for enough in-sync replicas before anything is written.
     pub fn append(&self, batch: Bytes, acks_all: bool, now: i64) -> Result<Appended, Error> {
         let admitted = admission::admit(batch, &self.rules.load(), now)?;
-        self.append_admitted(&admitted.batch, acks_all, admitted.log_append_time, now)
+        let leadership = self.lock();
+        let (batch, time) = (&admitted.batch, admitted.log_append_time);
+        self.append_admitted(&leadership, batch, Origin::Client, acks_all, time, now)
     }
 
-    /// Appends a batch that this broker made itself: a coordinator's records.
-    pub fn append_own(&self, batch: &Batch, now: i64) -> Result<Appended, Error> {
-        self.append_admitted(batch, true, None, now)
+    /// Appends a batch that this broker made itself, as who leads in `leader_epoch`: a coordinator's records, or a
+    /// transaction's marker.
+    pub fn append_own(
+        &self,
+        batch: &Batch,
+        leader_epoch: i32,
+        origin: Origin,
+        now: i64,
+    ) -> Result<Appended, Error> {
+        let leadership = self.lock();
+        if leadership.leader_epoch != leader_epoch {
+            return Err(Error::FencedLeaderEpoch);
+        }
+        self.append_admitted(&leadership, batch, origin, true, None, now)
+    }
+
+    /// The largest batch the topic takes, in bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.rules.load().max_message_bytes
     }
 
     fn append_admitted(
         &self,
+        leadership: &MutexGuard<'_, Leadership>,
         batch: &Batch,
+        origin: Origin,
         acks_all: bool,
         log_append_time: Option<i64>,
         now: i64,
     ) -> Result<Appended, Error> {
-        let leadership = self.lock();
-        self.check_leader(&leadership)?;
+        self.check_leader(leadership)?;
         // No more can be required than there are (eligible leader replicas, KIP-966).
         let required = leadership.min_insync_replicas.min(leadership.replicas);
         if acks_all && leadership.isr.len() < required {
@@ -293,8 +313,8 @@ impl Partition {
         }
         let home = self.home.load();
         let log = &home.log;
-        let appended = log.append(batch, leadership.leader_epoch, now)?;
-        self.advance(&leadership);
+        let appended = log.append_from(batch, leadership.leader_epoch, origin, now)?;
+        self.advance(leadership);
         Ok(Appended {
             base_offset: appended.base_offset,
             end_offset: appended.last_offset + 1,
