@@ -27,7 +27,7 @@ use replication::{
         brokers::{Registration, SupportedFeature},
         topics::{Defaults, NewTopic},
     },
-    error::Refusal,
+    error::{Reason, Refusal},
     partition,
     partitions::{Missing, Partitions},
 };
@@ -47,12 +47,16 @@ use crate::{
     api::error::Error,
     clock,
     config::{self, Compression, Config, TopicConfig},
+    coordinator::{
+        group::{GroupCoordinator, figures::Figures},
+        runtime::{Host, Runtime},
+    },
     features,
     fetch_sessions::FetchSessions,
     metrics::{self, Metrics, gauges},
     rules::Rules,
     server::{Connections, Context, Listener},
-    upkeep,
+    topic_name, upkeep,
 };
 
 /// Partitions that all fetch sessions together may remember. A partition costs about 200 bytes.
@@ -80,6 +84,10 @@ pub struct Broker {
     /// What is left of the block of producer ids that the controller gave us: next and end.
     producer_ids: AsyncMutex<std::ops::Range<i64>>,
     connections: Arc<Connections>,
+    groups: Arc<Runtime<GroupCoordinator>>,
+    group_figures: Arc<Figures>,
+    /// The last reason for which a topic could not be created automatically.
+    complaint: Mutex<String>,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
 }
@@ -115,6 +123,16 @@ impl Broker {
         self.partitions.partition(topic, index)
     }
 
+    /// Groups, their members and their offsets.
+    pub(crate) fn groups(&self) -> &Arc<Runtime<GroupCoordinator>> {
+        &self.groups
+    }
+
+    /// What groups have counted.
+    pub(crate) fn group_figures(&self) -> &Figures {
+        &self.group_figures
+    }
+
     pub(crate) fn fetch_sessions(&self) -> &Mutex<FetchSessions> {
         &self.fetch_sessions
     }
@@ -142,32 +160,66 @@ impl Broker {
         Ok(id)
     }
 
-    /// Creates the topics a client has named, if that is allowed. Nobody waits for it.
+    /// Creates the topics a client has named, if that is allowed, and those that coordinators need, in any case.
+    /// Nobody waits for it.
     pub(crate) fn create_missing(self: &Arc<Self>, names: Vec<String>) {
         let config = self.config();
-        if !config.auto_create_topics_enable {
+        let topics: Vec<NewTopic> = names
+            .into_iter()
+            .filter_map(|name| match topic_name::is_internal(&name) {
+                true => internal_topic(&config, name),
+                false => config.auto_create_topics_enable.then(|| NewTopic {
+                    name,
+                    partition_count: -1,
+                    replication_factor: -1,
+                    assignments: Vec::new(),
+                    configs: Vec::new(),
+                }),
+            })
+            .collect();
+        if topics.is_empty() {
             return;
         }
-        let new = |name: String| NewTopic {
-            name,
-            partition_count: -1,
-            replication_factor: -1,
-            assignments: Vec::new(),
-            configs: Vec::new(),
-        };
-        let topics = names.into_iter().map(new).collect();
         let broker = Arc::clone(self);
         tokio::spawn(async move {
+            let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
             match broker.controller.create_topics(topics, false).await {
                 Ok(outcomes) => {
-                    for refusal in outcomes.into_iter().filter_map(Result::err) {
+                    for (name, outcome) in names.iter().zip(outcomes) {
+                        let Err(refusal) = outcome else { continue };
                         // Two clients may ask for the same topic; that is no news.
-                        tracing::debug!(%refusal, "a topic was not created automatically");
+                        if refusal.reason == Reason::TopicAlreadyExists {
+                            continue;
+                        }
+                        broker.complain(name, &refusal);
                     }
                 }
                 Err(err) => warn!(%err, "topics cannot be created automatically"),
             }
         });
+    }
+
+    /// Says once why a topic cannot be created that somebody waits for: who waits asks ten times a second.
+    fn complain(&self, name: &str, refusal: &Refusal) {
+        let complaint = format!("{name}: {refusal}");
+        let mut last = self
+            .complaint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *last == complaint {
+            return;
+        }
+        if topic_name::is_internal(name) {
+            warn!(
+                topic = name,
+                %refusal,
+                "clients wait for a topic that cannot be created; the keys that begin with offsets.topic and \
+                 transaction.state.log say how it is made"
+            );
+        } else {
+            tracing::debug!(topic = name, %refusal, "a topic was not created automatically");
+        }
+        *last = complaint;
     }
 
     /// Follows the cluster image: partitions first, then dynamic configuration.
@@ -186,6 +238,7 @@ impl Broker {
         }
         drop(applied);
         self.partitions.apply(image, clock::now());
+        self.groups.follow(image);
     }
 
     /// Returns when this broker has applied all that the cluster knows by now, or when the time of the
@@ -241,6 +294,27 @@ impl Overrides {
             }
         }
     }
+}
+
+/// How a coordinator's topic is made; `None` for one that no coordinator here uses.
+fn internal_topic(config: &Config, name: String) -> Option<NewTopic> {
+    let groups = &config.groups;
+    let configs = [
+        ("cleanup.policy", "compact".to_owned()),
+        ("compression.type", "producer".to_owned()),
+        (
+            "segment.bytes",
+            groups.offsets_topic_segment_bytes.to_string(),
+        ),
+    ];
+    let own = |(key, value): (&str, String)| (key.to_owned(), Some(value));
+    (name == topic_name::OFFSETS).then(|| NewTopic {
+        name,
+        partition_count: groups.offsets_topic_num_partitions,
+        replication_factor: groups.offsets_topic_replication_factor,
+        assignments: Vec::new(),
+        configs: configs.into_iter().map(own).collect(),
+    })
 }
 
 /// What partitions need of a topic's configuration.
@@ -319,6 +393,7 @@ impl From<replication::error::Error> for StartError {
 pub struct Running {
     broker: Arc<Broker>,
     addresses: BTreeMap<String, SocketAddr>,
+    metrics_address: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -374,6 +449,24 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Box::new(config_of),
         now,
     )?;
+    let partitions = Arc::new(partitions);
+    let group_figures = Arc::new(Figures::default());
+    let groups = Runtime::new(
+        topic_name::OFFSETS,
+        Host {
+            node_id: config.node_id,
+            partitions: Arc::clone(&partitions),
+            config: Arc::clone(&shared_config),
+            image: {
+                let images = controller.watch();
+                Box::new(move || Arc::clone(&images.borrow()))
+            },
+        },
+        {
+            let figures = Arc::clone(&group_figures);
+            move || GroupCoordinator::counting(Arc::clone(&figures))
+        },
+    );
     let broker = Arc::new(Broker {
         node_id: config.node_id,
         broker_epoch,
@@ -386,16 +479,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         fixed_config: config,
         overrides: Mutex::default(),
         controller,
-        partitions: Arc::new(partitions),
+        partitions,
+        groups: Arc::new(groups),
+        group_figures,
         producer_ids: AsyncMutex::default(),
+        complaint: Mutex::default(),
         metrics: Arc::default(),
         stopping: watch::Sender::new(false),
     });
 
     let mut tasks = upkeep::start(&broker).await;
     gauges::register(&broker);
+    let metrics_address = endpoint
+        .as_ref()
+        .and_then(|endpoint| endpoint.address().ok());
     if let Some(endpoint) = endpoint {
-        info!(address = ?endpoint.address().ok(), "metrics are served");
+        info!(address = ?metrics_address, "metrics are served");
         let scrapes = endpoint.serve(Arc::clone(&broker.metrics));
         let stopping = broker.stopping();
         tasks.push(tokio::spawn(async move {
@@ -413,6 +512,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         broker,
         addresses,
+        metrics_address,
         tasks,
     })
 }
@@ -427,11 +527,18 @@ impl Running {
         self.addresses.get(listener).copied()
     }
 
+    /// Where metrics are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
     /// Stops: what is in flight is answered, logs are closed, and the next start finds nothing to do.
     pub async fn stop(self) {
         info!("stopping");
         let broker = self.broker;
         broker.stopping.send_replace(true);
+        // Who waits for a rebalance waits for longer than a broker takes to stop.
+        broker.groups.close();
         if tokio::time::timeout(DRAIN_MAX, broker.connections.gone())
             .await
             .is_err()

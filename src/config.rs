@@ -12,6 +12,7 @@
 mod check;
 mod describe;
 mod environment;
+mod group;
 mod key;
 mod listeners;
 pub(crate) mod properties;
@@ -29,6 +30,7 @@ use std::{
 
 pub use check::Refused;
 pub use describe::{Entry, Source, Synonym};
+pub use group::{ConsumerGroupConfig, Groups, MigrationPolicy};
 pub use key::{Key, Kind, Update, Value};
 pub use listeners::{Listener, Protocol, Voter};
 pub use settings::Origin;
@@ -133,6 +135,8 @@ pub struct Config {
     pub num_recovery_threads_per_data_dir: usize,
     pub producer_id_expiration_ms: i64,
     pub replica_high_watermark_checkpoint_interval: Duration,
+
+    pub groups: Groups,
 
     pub metadata_log_max_record_bytes_between_snapshots: u64,
     pub metadata_log_max_snapshot_interval: Duration,
@@ -343,6 +347,8 @@ impl Config {
             producer_id_expiration_ms: read.long("producer.id.expiration.ms"),
             replica_high_watermark_checkpoint_interval: read
                 .duration("replica.high.watermark.checkpoint.interval.ms"),
+
+            groups: Groups::read(&mut read),
 
             metadata_log_max_record_bytes_between_snapshots: read
                 .long("metadata.log.max.record.bytes.between.snapshots")

@@ -1,20 +1,20 @@
 //! The features of the cluster: what this version can live with, and what a new cluster starts with.
 //!
 //! Clients choose what to do by the finalized levels in ApiVersions, so nothing is finalized here that
-//! does not work: groups' and transactions' features come with the coordinators.
+//! does not work: transactions' features come with their coordinator.
 
 use std::collections::BTreeMap;
 
 /// Feature, lowest and highest level that works, and the level of a new cluster.
 const FEATURES: &[(&str, i16, i16, i16)] = &[
     ("eligible.leader.replicas.version", 0, 1, 1),
+    ("group.version", 0, 1, 1),
     ("metadata.version", 7, 33, 33),
 ];
 
 /// Features that Apache Kafka has finalized in a directory taken over from it, and of which nothing works here
 /// yet. They are left as they are and shown to nobody.
 const LEFT_ALONE: &[(&str, i16, i16)] = &[
-    ("group.version", 0, 1),
     ("share.version", 0, 2),
     ("streams.version", 0, 1),
     ("transaction.version", 0, 2),

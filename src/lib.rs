@@ -6,6 +6,7 @@ pub mod cli;
 mod client;
 mod clock;
 pub mod config;
+mod coordinator;
 mod features;
 mod fetch_sessions;
 pub mod logging;

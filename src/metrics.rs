@@ -13,6 +13,7 @@
 pub(crate) mod codes;
 mod endpoint;
 pub(crate) mod gauges;
+mod groups;
 mod histogram;
 pub mod list;
 mod process;

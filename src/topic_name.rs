@@ -3,11 +3,10 @@
 /// Longest name, in bytes: a directory is called after it, with a partition index and a suffix.
 pub(crate) const LENGTH_MAX: usize = 249;
 
-const INTERNAL: [&str; 3] = [
-    "__consumer_offsets",
-    "__transaction_state",
-    "__share_group_state",
-];
+/// What groups and their members have committed.
+pub(crate) const OFFSETS: &str = "__consumer_offsets";
+
+const INTERNAL: [&str; 3] = [OFFSETS, "__transaction_state", "__share_group_state"];
 
 /// Is this a topic that only brokers write to?
 pub(crate) fn is_internal(name: &str) -> bool {

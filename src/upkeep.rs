@@ -33,9 +33,19 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
             }
         }
     };
+    let keep_time = {
+        let broker = Arc::clone(broker);
+        async move {
+            tokio::select! {
+                () = broker.groups().keep_time() => (),
+                () = broker.stopping() => (),
+            }
+        }
+    };
     let config = broker.config();
     vec![
         tokio::spawn(follow),
+        tokio::spawn(keep_time),
         every(broker, TICK, |broker| {
             flush_what_is_due(broker);
             broker.partitions().remove_doomed(clock::now());

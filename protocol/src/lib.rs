@@ -18,5 +18,6 @@ pub mod schema;
 pub mod validate;
 pub mod versions;
 
+mod by_topic_id;
 mod shape;
 mod varint;

@@ -130,8 +130,12 @@ impl Walk<'_> {
         match kind {
             Kind::Fixed(size) => self.skip(name, *size),
             Kind::String => {
-                let size = self.size(name, 2)?;
-                self.skip(name, size.unwrap_or(0))
+                let size = self.size(name, 2)?.unwrap_or(0);
+                // A compact string could be longer, but Kafka reads none that is.
+                if size > i16::MAX as usize {
+                    return Err(DecodeError::new(format!("{name} is {size} bytes long")));
+                }
+                self.skip(name, size)
             }
             Kind::Bytes => {
                 let size = self.size(name, 4)?;
@@ -398,6 +402,20 @@ mod tests {
         let body = b"\0\x01\xff\xff\xff\xff\x0f\0";
         assert!(check(ApiKey::DescribeCluster, 0, body).is_err());
         assert!(check(ApiKey::DescribeCluster, 0, b"\0\x01\x7f\0").is_ok());
+    }
+
+    /// What comes of it is written into records whose strings cannot be longer.
+    #[test]
+    fn a_compact_string_is_no_longer_than_kafka_reads_one() {
+        let heartbeat = |size: u32| {
+            let mut body = Vec::new();
+            varint::put_unsigned(&mut body, size + 1);
+            body.resize(body.len() + size as usize, b'g');
+            body.extend_from_slice(b"\0\0\0\x01\x02m\0\0");
+            check(ApiKey::Heartbeat, 4, &body).is_ok()
+        };
+        assert!(heartbeat(i16::MAX as u32));
+        assert!(!heartbeat(i16::MAX as u32 + 1));
     }
 
     /// Found by fuzzing: the codec goes on behind such a byte as if it were -1.

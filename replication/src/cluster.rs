@@ -194,6 +194,20 @@ impl ClusterImage {
         self.topics.iter().map(|(_, topic)| topic)
     }
 
+    /// The topics of an earlier image that are not in this one, also where another has the name now. What the two
+    /// share is not looked at.
+    pub fn topics_gone_since<'a>(
+        &'a self,
+        before: &'a ClusterImage,
+    ) -> impl Iterator<Item = &'a Arc<Topic>> {
+        let pieces = before.topics.pieces.iter().zip(&self.topics.pieces);
+        let changed = pieces.filter(|(before, now)| !Arc::ptr_eq(before, now));
+        changed.flat_map(|(before, now)| {
+            let gone = before.iter().filter(|(id, _)| !now.contains_key(id));
+            gone.map(|(_, topic)| topic)
+        })
+    }
+
     pub fn topic_count(&self) -> usize {
         self.topics.len()
     }

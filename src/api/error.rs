@@ -306,7 +306,8 @@ fn refused(reason: Reason) -> ErrorCode {
     }
 }
 
-fn usual_message(code: ErrorCode) -> Option<&'static str> {
+/// What a real broker says with a code if there is nothing better to say.
+pub(super) fn usual_message(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::UnknownTopicOrPartition => "This server does not host this topic-partition.",
         ErrorCode::UnknownTopicId => "This server does not host this topic ID.",

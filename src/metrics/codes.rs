@@ -17,6 +17,7 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         Res::AlterReplicaLogDirs(res) => each!(res.results, partitions),
         Res::CreatePartitions(res) => each!(res.results),
         Res::CreateTopics(res) => each!(res.topics),
+        Res::DeleteGroups(res) => each!(res.results),
         Res::DeleteRecords(res) => each!(res.topics, partitions),
         Res::DeleteTopics(res) => each!(res.responses),
         Res::DescribeConfigs(res) => each!(res.results),
@@ -25,6 +26,7 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         Res::IncrementalAlterConfigs(res) => each!(res.responses),
         Res::ListOffsets(res) => each!(res.topics, partitions),
         Res::Metadata(res) => each!(res.topics),
+        Res::OffsetCommit(res) => each!(res.topics, partitions),
         Res::OffsetForLeaderEpoch(res) => each!(res.topics, partitions),
         Res::Produce(res) => each!(res.responses, partition_responses),
         // These succeed or fail as a whole, or have a code for that beside those of their parts.
@@ -38,6 +40,21 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         Res::InitProducerId(res) => count(res.error_code),
         Res::ListConfigResources(res) => count(res.error_code),
         Res::ListPartitionReassignments(res) => count(res.error_code),
+        // Before version 8 the code of the one group stands in front.
+        Res::OffsetFetch(res) => {
+            if res.groups.is_empty() {
+                count(res.error_code);
+            }
+            each!(res.topics, partitions);
+            each!(res.groups);
+            res.groups
+                .iter()
+                .for_each(|group| each!(group.topics, partitions));
+        }
+        Res::OffsetDelete(res) => {
+            count(res.error_code);
+            each!(res.topics, partitions);
+        }
         Res::UnregisterBroker(res) => count(res.error_code),
         Res::UpdateFeatures(res) => {
             count(res.error_code);

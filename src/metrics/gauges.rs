@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use replication::partition::Partition;
+use replication::{
+    cluster::ClusterImage,
+    partition::{Leadership, Partition},
+};
 
-use super::{Scrape, list};
+use super::{Scrape, groups, list};
 use crate::broker::Broker;
 
 /// Kafka's numbers for a broker's states.
@@ -33,6 +36,7 @@ fn scrape(broker: &Broker, to: &mut Scrape<'_>) {
     to.gauge(&list::BROKER_STATE, &[], state);
     scrape_partitions(broker, to);
     scrape_cluster(broker, to);
+    groups::scrape(broker, to);
 
     let sessions = broker
         .fetch_sessions()
@@ -56,12 +60,14 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
         .metrics()
         .retain_topics(|topic| topics.contains(topic));
 
+    let image = broker.image();
     let (mut led, mut under_replicated, mut under_min_isr) = (0, 0, 0);
     for partition in &partitions {
         scrape_log(partition, to);
         let leadership = partition.leadership();
         if leadership.leader == broker.node_id() {
             led += 1;
+            scrape_led(&image, partition, &leadership, to);
             under_replicated += usize::from(leadership.isr.len() < leadership.replicas);
             under_min_isr += usize::from(leadership.isr.len() < leadership.min_insync_replicas);
         }
@@ -103,6 +109,42 @@ fn scrape_log(partition: &Partition, to: &mut Scrape<'_>) {
     to.gauge(&list::LOG_END_OFFSET, &labels, log.end_offset() as f64);
 }
 
+/// What `kafka_exporter` shows of a partition; of all brokers the leader does.
+fn scrape_led(
+    image: &ClusterImage,
+    partition: &Partition,
+    leadership: &Leadership,
+    to: &mut Scrape<'_>,
+) {
+    let name = partition.name();
+    let index = name.index.to_string();
+    let labels = [("topic", &*name.topic), ("partition", &*index)];
+    let info = image.partition(&name.topic, name.index);
+    let first = info.and_then(|info| info.replicas.first().copied());
+    let in_sync = leadership.isr.len();
+    for (metric, value) in [
+        (&list::TOPIC_CURRENT_OFFSET, partition.high_watermark()),
+        (&list::TOPIC_OLDEST_OFFSET, partition.log().start_offset()),
+    ] {
+        to.gauge(metric, &labels, value as f64);
+    }
+    for (metric, value) in [
+        (&list::TOPIC_LEADER, f64::from(leadership.leader)),
+        (&list::TOPIC_REPLICAS, leadership.replicas as f64),
+        (&list::TOPIC_IN_SYNC_REPLICAS, in_sync as f64),
+        (
+            &list::TOPIC_LEADER_IS_PREFERRED,
+            f64::from(first == Some(leadership.leader)),
+        ),
+        (
+            &list::TOPIC_UNDER_REPLICATED,
+            f64::from(in_sync < leadership.replicas),
+        ),
+    ] {
+        to.gauge(metric, &labels, value);
+    }
+}
+
 fn scrape_cluster(broker: &Broker, to: &mut Scrape<'_>) {
     let image = broker.image();
     let fenced = image
@@ -113,12 +155,33 @@ fn scrape_cluster(broker: &Broker, to: &mut Scrape<'_>) {
     let (mut topics, mut partitions, mut leaderless) = (0, 0, 0);
     for topic in image.topics() {
         topics += 1;
+        let labels = [("topic", &*topic.name)];
+        to.gauge(
+            &list::TOPIC_PARTITIONS,
+            &labels,
+            topic.partitions.len() as f64,
+        );
         partitions += topic.partitions.len();
         leaderless += topic
             .partitions
             .values()
             .filter(|partition| partition.leader < 0)
             .count();
+    }
+    to.gauge(&list::BROKERS, &[], image.brokers.len() as f64);
+    for broker in image.brokers.values() {
+        let Some(endpoint) = broker.endpoints.first() else {
+            continue;
+        };
+        let (id, address) = (
+            broker.id.to_string(),
+            format!("{}:{}", endpoint.host, endpoint.port),
+        );
+        to.gauge(
+            &list::BROKER_INFO,
+            &[("id", &id), ("address", &address)],
+            1.0,
+        );
     }
     // The only voter is the active controller for as long as it lives.
     to.gauge(&list::ACTIVE_CONTROLLER_COUNT, &[], 1.0);

@@ -2,7 +2,8 @@
 //!
 //! A name is the one under which `jmx_exporter` with the usual rules for Kafka (`kafka-2_0_0.yml`,
 //! `kafka-kraft-3_0_0.yml`) publishes Apache Kafka's MBean, so that dashboards and alerts made for those find what
-//! they look for. What Kafka does not have begins with `sordini_`; `process_` is what every Prometheus client says.
+//! they look for. Lag, and what else `kafka_exporter` (danielqsj) tells of topics and groups, has the names and labels
+//! that it has there. What neither has begins with `sordini_`; `process_` is what every Prometheus client says.
 
 use metrics::Unit;
 
@@ -139,6 +140,75 @@ metrics! {
         "Partitions without a leader.";
     LAST_APPLIED_RECORD_OFFSET = "kafka_controller_kafkacontroller_lastappliedrecordoffset", Gauge, Count;
         "The last offset of the metadata log that was applied.";
+
+    GROUPS = "kafka_coordinator_group_groupmetadatamanager_numgroups", Gauge, Count;
+        "Groups of the classic protocol that this broker coordinates.";
+    GROUPS_PREPARING = "kafka_coordinator_group_groupmetadatamanager_numgroupspreparingrebalance", Gauge, Count;
+        "Those of them whose members are called to join.";
+    GROUPS_COMPLETING = "kafka_coordinator_group_groupmetadatamanager_numgroupscompletingrebalance", Gauge, Count;
+        "Those of them whose members wait for their assignment.";
+    GROUPS_STABLE = "kafka_coordinator_group_groupmetadatamanager_numgroupsstable", Gauge, Count;
+        "Those of them whose members have their assignment.";
+    GROUPS_EMPTY = "kafka_coordinator_group_groupmetadatamanager_numgroupsempty", Gauge, Count;
+        "Those of them without members.";
+    GROUPS_DEAD = "kafka_coordinator_group_groupmetadatamanager_numgroupsdead", Gauge, Count;
+        "Those of them that are no more; they are forgotten at once.";
+    OFFSETS = "kafka_coordinator_group_groupmetadatamanager_numoffsets", Gauge, Count;
+        "Offsets that groups have committed.";
+    GROUPS_BY_PROTOCOL = "kafka_server_group_coordinator_metrics_group_count", Gauge, Count;
+        "Groups that this broker coordinates, by protocol.";
+    CLASSIC_GROUPS = "kafka_server_group_coordinator_metrics_classic_group_count", Gauge, Count;
+        "Groups of the classic protocol, by state.";
+    CONSUMER_GROUPS = "kafka_server_group_coordinator_metrics_consumer_group_count", Gauge, Count;
+        "Groups of the consumer protocol, by state.";
+    GROUP_OFFSETS = "kafka_server_group_coordinator_metrics_offset_count", Gauge, Count;
+        "Offsets that groups have committed.";
+    GROUP_PARTITIONS = "kafka_server_group_coordinator_metrics_num_partitions", Gauge, Count;
+        "Partitions of __consumer_offsets led here, by what became of loading them.";
+    OFFSET_COMMITS = "kafka_server_group_coordinator_metrics_offset_commit_count", Counter, Count;
+        "Offsets committed, one for each partition.";
+    OFFSET_EXPIRATIONS = "kafka_server_group_coordinator_metrics_offset_expiration_count", Counter, Count;
+        "Offsets that went by offsets.retention.minutes.";
+    OFFSET_DELETIONS = "kafka_server_group_coordinator_metrics_offset_deletion_count", Counter, Count;
+        "Offsets deleted on request, or with their topic.";
+    COMPLETED_REBALANCES = "kafka_server_group_coordinator_metrics_group_completed_rebalance_count", Counter, Count;
+        "Rebalances of classic groups that ended with an assignment.";
+    CONSUMER_REBALANCES = "kafka_server_group_coordinator_metrics_consumer_group_rebalance_count", Counter, Count;
+        "New epochs of groups of the consumer protocol.";
+
+    GROUP_LAG = "kafka_consumergroup_lag", Gauge, Count;
+        "Records between what a group has committed and the end of the partition.";
+    GROUP_LAG_SUM = "kafka_consumergroup_lag_sum", Gauge, Count;
+        "The same over all partitions of a topic.";
+    GROUP_OFFSET = "kafka_consumergroup_current_offset", Gauge, Count;
+        "The offset that a group has committed.";
+    GROUP_OFFSET_SUM = "kafka_consumergroup_current_offset_sum", Gauge, Count;
+        "The same over all partitions of a topic.";
+    GROUP_MEMBERS = "kafka_consumergroup_members", Gauge, Count;
+        "Members of a group.";
+    GROUPS_LEFT_OUT = "sordini_consumergroups_left_out", Gauge, Count;
+        "Groups of which nothing is shown by itself, because there are too many.";
+
+    BROKERS = "kafka_brokers", Gauge, Count;
+        "Brokers in the cluster.";
+    BROKER_INFO = "kafka_broker_info", Gauge, Count;
+        "1 for each broker, with its id and its address.";
+    TOPIC_PARTITIONS = "kafka_topic_partitions", Gauge, Count;
+        "Partitions of a topic.";
+    TOPIC_CURRENT_OFFSET = "kafka_topic_partition_current_offset", Gauge, Count;
+        "The offset up to which consumers can read a partition that this broker leads.";
+    TOPIC_OLDEST_OFFSET = "kafka_topic_partition_oldest_offset", Gauge, Count;
+        "The first offset of a partition that this broker leads.";
+    TOPIC_LEADER = "kafka_topic_partition_leader", Gauge, Count;
+        "The leader's id.";
+    TOPIC_REPLICAS = "kafka_topic_partition_replicas", Gauge, Count;
+        "Replicas of a partition.";
+    TOPIC_IN_SYNC_REPLICAS = "kafka_topic_partition_in_sync_replica", Gauge, Count;
+        "Those of them that are in sync.";
+    TOPIC_LEADER_IS_PREFERRED = "kafka_topic_partition_leader_is_preferred", Gauge, Count;
+        "1 if the leader is the first of the replicas.";
+    TOPIC_UNDER_REPLICATED = "kafka_topic_partition_under_replicated_partition", Gauge, Count;
+        "1 if a replica is not in sync.";
 
     PROCESS_CPU_SECONDS = "process_cpu_seconds_total", Counter, Seconds;
         "Processor time used, in user and kernel mode.";

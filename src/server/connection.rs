@@ -201,6 +201,7 @@ impl Connection {
             now: clock::now(),
             version: request.header.version,
             client_id: request.header.client_id.clone(),
+            peer: self.peer.ip(),
             listener: Arc::clone(&self.listener),
         };
         let mut meter = Meter {

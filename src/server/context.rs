@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     /// Version of the request; already checked against the served range.
     pub(crate) version: i16,
     pub(crate) client_id: Option<StrBytes>,
+    /// Where the client is.
+    pub(crate) peer: IpAddr,
     /// Name of the listener the client came in by: its answers advertise this listener's addresses.
     pub(crate) listener: Arc<str>,
 }

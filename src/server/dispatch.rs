@@ -151,6 +151,19 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
     Some(match body {
         Req::ListOffsets(req) => Res::ListOffsets(list_offsets::handle(broker, ctx, req).await),
         Req::Metadata(req) => Res::Metadata(metadata::handle(broker, ctx, req)),
+        Req::OffsetCommit(req) => Res::OffsetCommit(offset_commit::handle(broker, ctx, req).await),
+        Req::OffsetFetch(req) => Res::OffsetFetch(offset_fetch::handle(broker, ctx, req).await),
+        Req::FindCoordinator(req) => {
+            Res::FindCoordinator(find_coordinator::handle(broker, ctx, req))
+        }
+        Req::JoinGroup(req) => Res::JoinGroup(join_group::handle(broker, ctx, req).await),
+        Req::Heartbeat(req) => Res::Heartbeat(heartbeat::handle(broker, ctx, req).await),
+        Req::LeaveGroup(req) => Res::LeaveGroup(leave_group::handle(broker, ctx, req).await),
+        Req::SyncGroup(req) => Res::SyncGroup(sync_group::handle(broker, ctx, req).await),
+        Req::DescribeGroups(req) => {
+            Res::DescribeGroups(describe_groups::handle(broker, ctx, req).await)
+        }
+        Req::ListGroups(req) => Res::ListGroups(list_groups::handle(broker, ctx, req).await),
         Req::CreateTopics(req) => Res::CreateTopics(create_topics::handle(broker, ctx, req).await),
         Req::DeleteTopics(req) => Res::DeleteTopics(delete_topics::handle(broker, ctx, req).await),
         Req::DeleteRecords(req) => Res::DeleteRecords(delete_records::handle(broker, ctx, req)),
@@ -170,6 +183,7 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         Req::CreatePartitions(req) => {
             Res::CreatePartitions(create_partitions::handle(broker, ctx, req).await)
         }
+        Req::DeleteGroups(req) => Res::DeleteGroups(delete_groups::handle(broker, req).await),
         Req::ElectLeaders(req) => Res::ElectLeaders(elect_leaders::handle(broker, ctx, req).await),
         Req::IncrementalAlterConfigs(req) => {
             Res::IncrementalAlterConfigs(incremental_alter_configs::handle(broker, ctx, req).await)
@@ -177,6 +191,7 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         Req::ListPartitionReassignments(req) => {
             Res::ListPartitionReassignments(list_partition_reassignments::handle(broker, ctx, req))
         }
+        Req::OffsetDelete(req) => Res::OffsetDelete(offset_delete::handle(broker, req).await),
         Req::DescribeQuorum(req) => Res::DescribeQuorum(describe_quorum::handle(broker, ctx, req)),
         Req::UpdateFeatures(req) => {
             Res::UpdateFeatures(update_features::handle(broker, ctx, req).await)
@@ -189,6 +204,12 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         }
         Req::UnregisterBroker(req) => {
             Res::UnregisterBroker(unregister_broker::handle(broker, ctx, req).await)
+        }
+        Req::ConsumerGroupHeartbeat(req) => {
+            Res::ConsumerGroupHeartbeat(consumer_group_heartbeat::handle(broker, ctx, req).await)
+        }
+        Req::ConsumerGroupDescribe(req) => {
+            Res::ConsumerGroupDescribe(consumer_group_describe::handle(broker, ctx, req).await)
         }
         Req::ListConfigResources(req) => {
             Res::ListConfigResources(list_config_resources::handle(broker, ctx, req))

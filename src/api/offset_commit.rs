@@ -1,0 +1,117 @@
+//! OffsetCommit (key 8), v2-v10: note down up to where a group has read.
+//!
+//! - Partitions that do not exist are refused here, each on its own, and what is left goes to the group's coordinator.
+//!   If nothing is left nobody is asked whether the group may be committed to.
+//! - In the answer stands first what was refused here, as a real broker has it.
+//! - The empty group id is a group like others: very old consumers commit under it.
+//!
+//! Versions: v5 no retention of its own, v6 leader epoch, v7 group instance id (KIP-345), v9 member epochs and their
+//! errors (KIP-848), v10 topic ids instead of names (KIP-848).
+
+use kafka_protocol::{
+    messages::{
+        OffsetCommitRequest, OffsetCommitResponse,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+    },
+    protocol::StrBytes,
+};
+use protocol::error::ErrorCode;
+use replication::cluster::ClusterImage;
+
+use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+
+/// First version that names topics by their ids.
+const TOPIC_IDS: i16 = 10;
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    ctx: &Context,
+    mut req: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    let asked = std::mem::take(&mut req.topics);
+    let (known, refused) = sort(&broker.image(), ctx.version, asked);
+    if known.is_empty() {
+        return OffsetCommitResponse::default().with_topics(refused);
+    }
+    req.topics = known.clone();
+    let group_id = req.group_id.clone();
+    let commit = From::new(ctx, req);
+    let answered = match broker.groups().ask_group(&group_id, commit).await {
+        Ok(answer) => answer.topics,
+        Err(code) => known.iter().map(|topic| all(topic, code)).collect(),
+    };
+    OffsetCommitResponse::default().with_topics(merged(refused, answered))
+}
+
+/// What exists, with name and id, and an answer for what does not.
+fn sort(
+    image: &ClusterImage,
+    version: i16,
+    asked: Vec<OffsetCommitRequestTopic>,
+) -> (
+    Vec<OffsetCommitRequestTopic>,
+    Vec<OffsetCommitResponseTopic>,
+) {
+    let mut known = Vec::with_capacity(asked.len());
+    let mut refused = Vec::new();
+    for mut topic in asked {
+        let (found, code) = match version {
+            TOPIC_IDS.. => (image.topic_by_id(topic.topic_id), ErrorCode::UnknownTopicId),
+            _ => (image.topic(&topic.name), ErrorCode::UnknownTopicOrPartition),
+        };
+        let Some(found) = found else {
+            refused = merged(refused, vec![all(&topic, code)]);
+            continue;
+        };
+        topic.name = StrBytes::from_string(found.name.to_string()).into();
+        topic.topic_id = found.id;
+        let exists = |partition: &OffsetCommitRequestPartition| {
+            found.partitions.contains_key(&partition.partition_index)
+        };
+        let (there, missing): (Vec<_>, Vec<_>) = topic.partitions.into_iter().partition(exists);
+        topic.partitions = missing;
+        if !topic.partitions.is_empty() {
+            let code = ErrorCode::UnknownTopicOrPartition;
+            refused = merged(refused, vec![all(&topic, code)]);
+        }
+        topic.partitions = there;
+        if !topic.partitions.is_empty() {
+            known.push(topic);
+        }
+    }
+    (known, refused)
+}
+
+/// The same code for every partition of a topic.
+fn all(topic: &OffsetCommitRequestTopic, code: ErrorCode) -> OffsetCommitResponseTopic {
+    let partitions = topic.partitions.iter().map(|partition| {
+        OffsetCommitResponsePartition::default()
+            .with_partition_index(partition.partition_index)
+            .with_error_code(code.code())
+    });
+    OffsetCommitResponseTopic::default()
+        .with_name(topic.name.clone())
+        .with_topic_id(topic.topic_id)
+        .with_partitions(partitions.collect())
+}
+
+/// A topic that is in both stands in the place it has in the first.
+fn merged(
+    mut first: Vec<OffsetCommitResponseTopic>,
+    second: Vec<OffsetCommitResponseTopic>,
+) -> Vec<OffsetCommitResponseTopic> {
+    if first.is_empty() {
+        return second;
+    }
+    for topic in second {
+        let same = |known: &&mut OffsetCommitResponseTopic| {
+            known.name == topic.name && known.topic_id == topic.topic_id
+        };
+        match first.iter_mut().find(same) {
+            Some(known) => known.partitions.extend(topic.partitions),
+            None => first.push(topic),
+        }
+    }
+    first
+}

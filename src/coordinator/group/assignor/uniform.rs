@@ -1,0 +1,464 @@
+//! Even shares, and as little movement as evenness allows.
+//!
+//! - Everybody keeps what he had as far as he still reads it and has not more than his share; the rest goes to those
+//!   who have least.
+//! - Where all read the same topics a share is the mean, rounded up for as many as it takes: first for those who
+//!   have that much already, so that a group that is even stays as it is.
+//! - Where subscriptions differ, a partition moves as long as that makes two members more even; where nobody could
+//!   take one directly, along a chain of members who each take one and give one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use uuid::Uuid;
+
+use super::{Partitions, Subscriber};
+
+/// How many steps the search for chains takes in all. It ends by itself long before in groups as there are; what
+/// it had found until then is valid in any case.
+const SEARCH_MAX: usize = 20_000_000;
+
+pub(super) fn assign(members: &[Subscriber<'_>], counts: &BTreeMap<Uuid, i32>) -> Vec<Partitions> {
+    let Some((first, rest)) = members.split_first() else {
+        return Vec::new();
+    };
+    let (kept, free) = keep(members, counts);
+    if rest.iter().all(|member| member.topics == first.topics) {
+        same_topics(members, kept, free)
+    } else {
+        different_topics(members, kept, &free).given
+    }
+}
+
+/// What each member had and may keep, and the partitions that nobody has.
+fn keep(
+    members: &[Subscriber<'_>],
+    counts: &BTreeMap<Uuid, i32>,
+) -> (Vec<Partitions>, Vec<(Uuid, i32)>) {
+    let mut free: BTreeMap<Uuid, Vec<bool>> = counts
+        .iter()
+        .map(|(topic, count)| (*topic, vec![true; usize::try_from(*count).unwrap_or(0)]))
+        .collect();
+    let kept = members
+        .iter()
+        .map(|member| {
+            let mut kept = Partitions::new();
+            for (topic, indexes) in member.before {
+                let Some(free) = free
+                    .get_mut(topic)
+                    .filter(|_| member.topics.contains(topic))
+                else {
+                    continue;
+                };
+                let mut is_free = |index: &i32| {
+                    let free = usize::try_from(*index).ok().and_then(|at| free.get_mut(at));
+                    free.is_some_and(std::mem::take)
+                };
+                let indexes: BTreeSet<i32> = indexes.iter().copied().filter(&mut is_free).collect();
+                if !indexes.is_empty() {
+                    kept.insert(*topic, indexes);
+                }
+            }
+            kept
+        })
+        .collect();
+    let free = free.into_iter().flat_map(|(topic, free)| {
+        let indexes = (0..).zip(free).filter(|(_, free)| *free);
+        indexes.map(move |(index, _)| (topic, index))
+    });
+    (kept, free.collect())
+}
+
+fn same_topics(
+    members: &[Subscriber<'_>],
+    mut kept: Vec<Partitions>,
+    mut free: Vec<(Uuid, i32)>,
+) -> Vec<Partitions> {
+    let sizes: Vec<usize> = kept.iter().map(size).collect();
+    let total = sizes.iter().sum::<usize>() + free.len();
+    let share = total / members.len();
+    let mut larger = total % members.len();
+
+    let mut quotas = vec![share; members.len()];
+    let by_need = |has_more: bool| {
+        let sizes = &sizes;
+        (0..sizes.len()).filter(move |&index| (share < sizes[index]) == has_more)
+    };
+    for index in by_need(true).chain(by_need(false)) {
+        if larger == 0 {
+            break;
+        }
+        quotas[index] += 1;
+        larger -= 1;
+    }
+    for (given, quota) in kept.iter_mut().zip(&quotas) {
+        take_beyond(given, *quota, &mut free);
+    }
+    // In the order of topics: what is given up is then not all of one topic.
+    free.sort_unstable();
+    let mut free = free.into_iter();
+    for (given, quota) in kept.iter_mut().zip(&quotas) {
+        let wanted = quota.saturating_sub(size(given));
+        for (topic, index) in free.by_ref().take(wanted) {
+            given.entry(topic).or_default().insert(index);
+        }
+    }
+    kept
+}
+
+/// Leaves `quota` partitions, the first ones.
+fn take_beyond(given: &mut Partitions, mut quota: usize, free: &mut Vec<(Uuid, i32)>) {
+    given.retain(|topic, indexes| {
+        if quota < indexes.len() {
+            let beyond: Vec<i32> = indexes.iter().skip(quota).copied().collect();
+            for index in beyond {
+                indexes.remove(&index);
+                free.push((*topic, index));
+            }
+        }
+        quota -= indexes.len();
+        !indexes.is_empty()
+    });
+}
+
+fn size(given: &Partitions) -> usize {
+    given.values().map(BTreeSet::len).sum()
+}
+
+fn different_topics(
+    members: &[Subscriber<'_>],
+    given: Vec<Partitions>,
+    free: &[(Uuid, i32)],
+) -> Shares {
+    let mut subscribers: BTreeMap<Uuid, Vec<usize>> = BTreeMap::new();
+    for (index, member) in members.iter().enumerate() {
+        for topic in member.topics {
+            subscribers.entry(*topic).or_default().push(index);
+        }
+    }
+    let mut shares = Shares {
+        sizes: given.iter().map(size).collect(),
+        given,
+        subscribers,
+        steps: 0,
+    };
+    shares.hand_out(free);
+    while shares.even_out() {}
+    shares.even_out_along_chains();
+    shares
+}
+
+struct Shares {
+    given: Vec<Partitions>,
+    sizes: Vec<usize>,
+    /// Who reads each topic.
+    subscribers: BTreeMap<Uuid, Vec<usize>>,
+    /// How often a reader of a topic has been looked at.
+    steps: usize,
+}
+
+impl Shares {
+    /// Each partition goes to the one with least of those who read it; topics that few read come first, for their
+    /// partitions can go nowhere else.
+    fn hand_out(&mut self, free: &[(Uuid, i32)]) {
+        let mut by_topic: Vec<&[(Uuid, i32)]> = free.chunk_by(|a, b| a.0 == b.0).collect();
+        by_topic.sort_by_key(|partitions| self.subscribers[&partitions[0].0].len());
+        for partitions in by_topic {
+            let readers = &self.subscribers[&partitions[0].0];
+            self.steps += readers.len() + partitions.len();
+            let mut by_size: BTreeSet<(usize, usize)> = readers
+                .iter()
+                .map(|&index| (self.sizes[index], index))
+                .collect();
+            for (topic, partition) in partitions {
+                let Some((size, member)) = by_size.pop_first() else {
+                    break;
+                };
+                self.given[member]
+                    .entry(*topic)
+                    .or_default()
+                    .insert(*partition);
+                self.sizes[member] = size + 1;
+                by_size.insert((size + 1, member));
+            }
+        }
+    }
+
+    /// Moves partitions of each topic from who has most to who has least of those who read it. `false` when there
+    /// was nothing to move: then no two members can be made more even directly.
+    fn even_out(&mut self) -> bool {
+        let mut has_moved = false;
+        for (topic, readers) in &self.subscribers {
+            let of_topic = |given: &Partitions| given.contains_key(topic);
+            self.steps += readers.len();
+            let mut takers: BTreeSet<(usize, usize)> = readers
+                .iter()
+                .map(|&index| (self.sizes[index], index))
+                .collect();
+            let mut givers: BTreeSet<(usize, usize)> = takers
+                .iter()
+                .filter(|(_, index)| of_topic(&self.given[*index]))
+                .copied()
+                .collect();
+            while let (Some(&most), Some(&least)) = (givers.last(), takers.first()) {
+                if most.0 < least.0 + 2 {
+                    break;
+                }
+                has_moved = true;
+                let ((size, from), (least_size, to)) = (most, least);
+                move_one(&mut self.given, *topic, from, to);
+                takers.remove(&most);
+                givers.remove(&most);
+                takers.remove(&least);
+                givers.remove(&least);
+                self.sizes[from] = size - 1;
+                self.sizes[to] = least_size + 1;
+                takers.insert((size - 1, from));
+                takers.insert((least_size + 1, to));
+                if of_topic(&self.given[from]) {
+                    givers.insert((size - 1, from));
+                }
+                givers.insert((least_size + 1, to));
+            }
+        }
+        has_moved
+    }
+
+    /// From each member, those with most first: as long as a chain leads to somebody with two less, one partition
+    /// moves along every link of it.
+    fn even_out_along_chains(&mut self) {
+        let mut order: Vec<usize> = (0..self.given.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(self.sizes[index]));
+        let mut settled = Settled::new();
+        for start in order {
+            while let Some(chain) = self.chain(start, &mut settled) {
+                settled.clear();
+                self.sizes[start] -= 1;
+                let mut from = start;
+                for (topic, to) in chain {
+                    move_one(&mut self.given, topic, from, to);
+                    from = to;
+                }
+                self.sizes[from] += 1;
+            }
+            if SEARCH_MAX < self.steps {
+                return;
+            }
+        }
+    }
+
+    /// The shortest chain from `start` to a member with at least two less: which topic's partition goes to whom.
+    fn chain(&mut self, start: usize, settled: &mut Settled) -> Option<Vec<(Uuid, usize)>> {
+        let most = self.sizes[start];
+        let mut came_by: BTreeMap<usize, (Uuid, usize)> = BTreeMap::new();
+        let mut seen_topics = BTreeSet::new();
+        let mut queue = VecDeque::from([start]);
+        while let Some(from) = queue.pop_front() {
+            for topic in self.given[from].keys() {
+                let is_settled = settled.get(topic).is_some_and(|level| most <= *level);
+                if is_settled || !seen_topics.insert(*topic) {
+                    continue;
+                }
+                for &to in &self.subscribers[topic] {
+                    self.steps += 1;
+                    if to == start || came_by.contains_key(&to) {
+                        continue;
+                    }
+                    came_by.insert(to, (*topic, from));
+                    if self.sizes[to] + 2 <= most {
+                        let mut chain = vec![(*topic, to)];
+                        let mut at = from;
+                        while let Some(&(topic, from)) = came_by.get(&at) {
+                            chain.push((topic, at));
+                            at = from;
+                        }
+                        chain.reverse();
+                        return Some(chain);
+                    }
+                    queue.push_back(to);
+                }
+            }
+            if SEARCH_MAX < self.steps {
+                return None;
+            }
+        }
+        settled.extend(seen_topics.into_iter().map(|topic| (topic, most)));
+        None
+    }
+}
+
+/// Topics that a search has found to lead to nobody who has two less than this. A search from somebody with no more
+/// than that need not look there again, until something has moved.
+type Settled = BTreeMap<Uuid, usize>;
+
+/// The last partition of `topic` that `from` has goes to `to`.
+fn move_one(given: &mut [Partitions], topic: Uuid, from: usize, to: usize) {
+    let Some(indexes) = given[from].get_mut(&topic) else {
+        return;
+    };
+    let moved = indexes.pop_last();
+    if indexes.is_empty() {
+        given[from].remove(&topic);
+    }
+    given[to].entry(topic).or_default().extend(moved);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        Assignor,
+        tests::{Group, check, topic},
+    };
+
+    #[test]
+    fn shares_differ_by_one_at_most() {
+        check(
+            Assignor::Uniform,
+            4,
+            "a 1 2
+             b 1 2
+             c 1 2",
+            "a: 1-0 1-1 1-2
+             b: 1-3 2-0 2-1
+             c: 2-2 2-3",
+        );
+    }
+
+    #[test]
+    fn who_comes_gets_a_share_of_what_the_others_have() {
+        check(
+            Assignor::Uniform,
+            3,
+            "a 1 2 : 1-0 1-1 1-2 2-0 2-1 2-2
+             b 1 2",
+            "a: 1-0 1-1 1-2
+             b: 2-0 2-1 2-2",
+        );
+    }
+
+    #[test]
+    fn an_even_group_stays_as_it_is_whoever_has_more() {
+        check(
+            Assignor::Uniform,
+            5,
+            "a 1 : 1-4
+             b 1 : 1-0 1-2
+             c 1 : 1-1 1-3",
+            "a: 1-4
+             b: 1-0 1-2
+             c: 1-1 1-3",
+        );
+    }
+
+    #[test]
+    fn who_leaves_is_inherited_and_the_rest_stays() {
+        check(
+            Assignor::Uniform,
+            6,
+            "a 1 : 1-0 1-1
+             c 1 : 1-4 1-5",
+            "a: 1-0 1-1 1-2
+             c: 1-3 1-4 1-5",
+        );
+    }
+
+    #[test]
+    fn what_is_no_longer_read_or_gone_is_given_up() {
+        check(
+            Assignor::Uniform,
+            2,
+            "a 2 : 1-0 1-1 2-0 2-7
+             b 2 : 2-1",
+            "a: 2-0
+             b: 2-1",
+        );
+    }
+
+    #[test]
+    fn a_partition_claimed_twice_stays_with_the_first() {
+        check(
+            Assignor::Uniform,
+            2,
+            "a 1 : 1-0 1-1
+             b 1 : 1-0 1-1",
+            "a: 1-0
+             b: 1-1",
+        );
+    }
+
+    #[test]
+    fn nobody_reads_anything() {
+        check(Assignor::Uniform, 2, "a\nb", "a:\nb:");
+        check(Assignor::Uniform, 2, "", "");
+    }
+
+    #[test]
+    fn subscriptions_that_differ_are_evened_out_as_far_as_they_allow() {
+        check(
+            Assignor::Uniform,
+            4,
+            "a 1
+             b 1 2
+             c 2 3",
+            "a: 1-0 1-1 1-2 1-3
+             b: 2-0 2-1 2-2 2-3
+             c: 3-0 3-1 3-2 3-3",
+        );
+    }
+
+    #[test]
+    fn a_chain_evens_out_those_who_share_no_topic() {
+        // c can take nothing of a, but one of b, who can take one of a.
+        check(
+            Assignor::Uniform,
+            3,
+            "a 1 : 1-0 1-1 1-2
+             b 1 2 : 2-0 2-1
+             c 2 : 2-2",
+            "a: 1-0 1-1
+             b: 1-2 2-0
+             c: 2-1 2-2",
+        );
+    }
+
+    #[test]
+    fn a_thousand_members_and_thousands_of_partitions_take_few_steps() {
+        let mut different = String::new();
+        let mut same = String::new();
+        for member in 0..1000 {
+            let topics: Vec<String> = (0..10)
+                .map(|it| ((member + it * 7) % 100).to_string())
+                .collect();
+            different += &format!("m{member:04} {}\n", topics.join(" "));
+            same += &format!("m{member:04} 1 2 3 4 5 6 7 8 9 10\n");
+        }
+        for (text, count) in [(different, 50), (same, 500)] {
+            let mut group = Group::parse(&text);
+            assert!(steps(&group, count) < 200_000, "{}", steps(&group, count));
+            let assigned = Assignor::Uniform.assign(&group.subscribers(), |_| count);
+            for (member, given) in group.members.iter_mut().zip(assigned) {
+                assert_eq!(super::size(&given), 5);
+                member.3 = given;
+            }
+            // One topic grows, one member goes.
+            group.members.pop();
+            let again = Assignor::Uniform.assign(&group.subscribers(), |it| {
+                count + i32::from(it == topic(1)) * 10
+            });
+            let moved = group
+                .members
+                .iter()
+                .zip(&again)
+                .filter(|(it, now)| it.3 != **now);
+            assert!(moved.count() < 30);
+        }
+    }
+
+    /// What it takes to assign this group, whose members read different topics.
+    fn steps(group: &Group, count: i32) -> usize {
+        let subscribers = group.subscribers();
+        let topics = subscribers.iter().flat_map(|it| it.topics.iter().copied());
+        let counts = topics.map(|topic| (topic, count)).collect();
+        let (kept, free) = super::keep(&subscribers, &counts);
+        super::different_topics(&subscribers, kept, &free).steps
+    }
+}

@@ -1,0 +1,429 @@
+//! Members of the classic protocol in a group of the consumer protocol: JoinGroup, SyncGroup, Heartbeat and LeaveGroup,
+//! answered as if there were a generation, which is the member's epoch.
+//!
+//! - JoinGroup is what a heartbeat is for the others: what the member says of itself stands in its subscription, and what
+//!   it has given back is what is no longer in there. It is answered at once.
+//! - Nobody leads, since the broker assigns; SyncGroup brings what the member has come to have.
+//! - Heartbeats call a member to join again when there is a step for it to take. Who then does not join, or has joined and
+//!   does not ask for its assignment, within its rebalance time-out, is removed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, leave_group_response::MemberResponse,
+};
+use protocol::{error::ErrorCode, records::group::GroupRecord};
+
+use super::{
+    ConsumerGroup, Timer,
+    embedded::{CONSUMER, Subscription},
+    heartbeat::{
+        Refusal, Speaker, check_instance, new_member_id, refusal, same_or_new, unknown_instance,
+        unknown_member,
+    },
+    member::{About, Classic, Member, State, sorted},
+    migration::{assignment, by_id},
+};
+use crate::coordinator::{
+    Env, Ticket,
+    group::{
+        Effects, Group, GroupCoordinator,
+        request::{Client, From, Response},
+    },
+};
+
+/// From this version on an id is given out before anybody is a member with it.
+const MEMBER_ID_REQUIRED: i16 = 4;
+
+impl GroupCoordinator {
+    pub(in super::super) fn join_consumer_group(
+        &mut self,
+        ticket: Ticket,
+        join: From<JoinGroupRequest>,
+        env: &mut Env<'_>,
+    ) -> Effects {
+        let Some((group_id, group)) = self.consumer_group(&join.body.group_id) else {
+            return Effects::answer(ticket, Err(ErrorCode::UnknownMemberId));
+        };
+        if group.is_empty() {
+            if !join.body.member_id.is_empty() {
+                return Effects::answer(ticket, Err(ErrorCode::UnknownMemberId));
+            }
+            let mut append = group.tombstones(&group_id);
+            self.groups.remove(&group_id);
+            let mut effects = self.join(ticket, join, env);
+            append.append(&mut effects.append);
+            effects.append = append;
+            return effects;
+        }
+        match self.join_step(&group_id, &join, env) {
+            Ok((response, append)) => Effects::append(append, ticket, Response::Join(response)),
+            Err(refusal) => Effects::answer(ticket, Err(refusal.code)),
+        }
+    }
+
+    fn join_step(
+        &mut self,
+        group_id: &Arc<str>,
+        join: &From<JoinGroupRequest>,
+        env: &mut Env<'_>,
+    ) -> Result<(JoinGroupResponse, Vec<GroupRecord>), Refusal> {
+        let From { client, body: join } = join;
+        let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
+            return Err(refusal(ErrorCode::UnknownMemberId, ""));
+        };
+        let has_id = !join.member_id.is_empty();
+        let member_id: Arc<str> = if has_id {
+            group.member_id(&join.member_id)
+        } else {
+            Arc::from(new_member_id(env))
+        };
+        group.check_size(&member_id, env.config.groups.consumer_max_size)?;
+        let inconsistent = || refusal(ErrorCode::InconsistentGroupProtocol, "");
+        let (Some(first), true) = (join.protocols.first(), group.suits(join)) else {
+            return Err(inconsistent());
+        };
+        let subscription = Subscription::decode(&first.metadata).ok_or_else(inconsistent)?;
+        if !has_id && join.group_instance_id.is_none() && MEMBER_ID_REQUIRED <= client.version {
+            let response = JoinGroupResponse::default()
+                .with_member_id((*member_id).to_owned().into())
+                .with_error_code(ErrorCode::MemberIdRequired.code());
+            return Ok((response, Vec::new()));
+        }
+
+        let speaker = group.joining(join, &member_id)?;
+        let replaced = speaker.replaces.clone();
+        let replaces_other_kind = replaced.is_some() && !speaker.member.is_classic();
+        let before = Arc::clone(&speaker.member.current);
+        let owned = by_id(&subscription.owned, env.image);
+        let about = about(&speaker.member.about, client, join, &subscription);
+        let step = group.step(group_id, &member_id, speaker, about, Some(&owned), env)?;
+        let mut records = step.records.clone();
+
+        // The last one of the consumer protocol may just have come back as a classic one. Nobody has gone, and
+        // everybody keeps what he has.
+        let mut is_downgraded = false;
+        if replaces_other_kind {
+            let mut after = group.clone();
+            for record in &records {
+                after.replay(record.clone());
+            }
+            if let Some(downgraded) = after.downgraded_without(group_id, &Default::default(), env) {
+                records.extend(downgraded);
+                is_downgraded = true;
+            }
+        }
+        let response = JoinGroupResponse::default()
+            .with_member_id((*member_id).to_owned().into())
+            .with_generation_id(step.current.epoch)
+            .with_protocol_type(Some(CONSUMER.into()))
+            .with_protocol_name(Some(first.name.clone()));
+
+        if let Some(replaced) = replaced.filter(|it| *it != member_id) {
+            self.forget_timers(group_id, &replaced);
+        }
+        if is_downgraded {
+            self.expect_downgrade(group_id, false, env);
+        } else {
+            self.carry_step(group_id, &member_id, &before, &step, env);
+            let timer = |timer: fn(Arc<str>) -> Timer| timer(Arc::clone(&member_id));
+            // Its steps are watched by the two time-outs below.
+            self.cancel_timer(group_id, timer(Timer::Rebalance));
+            self.cancel_timer(group_id, timer(Timer::Join));
+            self.set_timer(
+                group_id,
+                timer(Timer::Session),
+                join.session_timeout_ms,
+                env,
+            );
+            self.set_timer(group_id, timer(Timer::Sync), join.rebalance_timeout_ms, env);
+        }
+        Ok((response, records))
+    }
+
+    pub(in super::super) fn sync_consumer_group(
+        &mut self,
+        ticket: Ticket,
+        sync: From<SyncGroupRequest>,
+        env: &mut Env<'_>,
+    ) -> Effects {
+        let sync = sync.body;
+        let found = self.classic_member(
+            &sync.group_id,
+            &sync.member_id,
+            sync.group_instance_id.as_deref(),
+            sync.generation_id,
+        );
+        let (group_id, member_id, member, target_epoch) = match found {
+            Ok(found) => found,
+            Err(code) => return Effects::answer(ticket, Err(code)),
+        };
+        let classic = member.about.classic.as_deref();
+        let (session_timeout_ms, name) = classic.map_or((0, ""), |classic| {
+            let first = classic.protocols.first();
+            (
+                classic.session_timeout_ms,
+                first.map_or("", |(name, _)| &**name),
+            )
+        });
+        let other = |said: Option<&str>, known: &str| said.is_some_and(|said| said != known);
+        if other(sync.protocol_type.as_deref(), CONSUMER)
+            || other(sync.protocol_name.as_deref(), name)
+        {
+            return Effects::answer(ticket, Err(ErrorCode::InconsistentGroupProtocol));
+        }
+        // Who has something to give back first has joined again already.
+        if member.current.epoch < target_epoch && member.current.state != State::Unrevoked {
+            self.call_to_join(&group_id, &member_id, &member, env);
+            return Effects::answer(ticket, Err(ErrorCode::RebalanceInProgress));
+        }
+        self.cancel_timer(&group_id, Timer::Sync(Arc::clone(&member_id)));
+        self.set_timer(
+            &group_id,
+            Timer::Session(member_id),
+            session_timeout_ms,
+            env,
+        );
+        let response = SyncGroupResponse::default()
+            .with_protocol_type(sync.protocol_type)
+            .with_protocol_name(sync.protocol_name)
+            .with_assignment(assignment(&member, env.image));
+        Effects::answer(ticket, Ok(Response::Sync(response)))
+    }
+
+    pub(in super::super) fn heartbeat_consumer_group(
+        &mut self,
+        ticket: Ticket,
+        heartbeat: From<HeartbeatRequest>,
+        env: &mut Env<'_>,
+    ) -> Effects {
+        let heartbeat = heartbeat.body;
+        let found = self.classic_member(
+            &heartbeat.group_id,
+            &heartbeat.member_id,
+            heartbeat.group_instance_id.as_deref(),
+            heartbeat.generation_id,
+        );
+        let (group_id, member_id, member, target_epoch) = match found {
+            Ok(found) => found,
+            Err(code) => return Effects::answer(ticket, Err(code)),
+        };
+        let session_timeout_ms = member
+            .about
+            .classic
+            .as_ref()
+            .map_or(0, |it| it.session_timeout_ms);
+        let timer = Timer::Session(Arc::clone(&member_id));
+        self.set_timer(&group_id, timer, session_timeout_ms, env);
+        let has_a_step = match member.current.state {
+            _ if member.current.epoch < target_epoch => true,
+            State::Unrevoked => true,
+            State::Unreleased => match self.groups.get(&group_id) {
+                Some(Group::Consumer(group)) => !group.waits_for_others(&member_id, &member),
+                _ => false,
+            },
+            State::Stable | State::Unknown => false,
+        };
+        let answer = if has_a_step {
+            self.call_to_join(&group_id, &member_id, &member, env);
+            Err(ErrorCode::RebalanceInProgress)
+        } else {
+            Ok(Response::Heartbeat(HeartbeatResponse::default()))
+        };
+        Effects::answer(ticket, answer)
+    }
+
+    /// Members of both protocols can be taken out in this way, and by their instance id alone.
+    pub(in super::super) fn leave_consumer_group(
+        &mut self,
+        ticket: Ticket,
+        leave: From<LeaveGroupRequest>,
+        env: &mut Env<'_>,
+    ) -> Effects {
+        let leave = leave.body;
+        let Some((group_id, group)) = self.consumer_group(&leave.group_id) else {
+            return Effects::answer(ticket, Err(ErrorCode::UnknownMemberId));
+        };
+        let mut leaving = Vec::new();
+        let mut responses = Vec::with_capacity(leave.members.len());
+        for identity in leave.members {
+            let instance_id = identity.group_instance_id.as_deref();
+            let named = match instance_id {
+                Some(instance_id) if identity.member_id.is_empty() => {
+                    let owner = group.static_members.get(instance_id);
+                    owner.ok_or_else(|| unknown_instance(instance_id))
+                }
+                _ => group.named(&group_id, &identity.member_id, instance_id),
+            };
+            let mut response = MemberResponse::default()
+                .with_member_id(identity.member_id)
+                .with_group_instance_id(identity.group_instance_id);
+            match named {
+                Ok(member_id) if !leaving.contains(member_id) => {
+                    response.member_id = (**member_id).to_owned().into();
+                    leaving.push(Arc::clone(member_id));
+                }
+                Ok(_) => response.error_code = ErrorCode::UnknownMemberId.code(),
+                Err(refusal) => response.error_code = refusal.code.code(),
+            }
+            responses.push(response);
+        }
+        let response = LeaveGroupResponse::default().with_members(responses);
+        let append = if leaving.is_empty() {
+            Vec::new()
+        } else {
+            self.remove_members(&group_id, &leaving, env)
+        };
+        Effects::append(append, ticket, Response::Leave(response))
+    }
+
+    pub(super) fn consumer_group(&self, group_id: &str) -> Option<(Arc<str>, &ConsumerGroup)> {
+        match self.groups.get_key_value(group_id)? {
+            (id, Group::Consumer(group)) => Some((Arc::clone(id), group)),
+            (_, Group::Classic(_)) => None,
+        }
+    }
+
+    /// A member that has joined, with its group and the epoch that the group has been assigned for.
+    fn classic_member(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(Arc<str>, Arc<str>, Member, i32), ErrorCode> {
+        let found = self.consumer_group(group_id);
+        let (group_id, group) = found.ok_or(ErrorCode::UnknownMemberId)?;
+        let member_id = group.named(&group_id, member_id, instance_id);
+        let member_id = member_id.map_err(|refusal| refusal.code)?;
+        let member = group.members.get(member_id);
+        let member = member.filter(|member| member.is_classic());
+        let member = member.ok_or(ErrorCode::UnknownMemberId)?;
+        if generation != member.current.epoch {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        Ok((
+            group_id,
+            Arc::clone(member_id),
+            member.clone(),
+            group.target_epoch,
+        ))
+    }
+
+    /// The member has been told to join, and has its rebalance time-out to do it: from the first time it is told.
+    fn call_to_join(
+        &mut self,
+        group_id: &Arc<str>,
+        member_id: &Arc<str>,
+        member: &Member,
+        env: &Env<'_>,
+    ) {
+        let timer = Timer::Join(Arc::clone(member_id));
+        let key = super::super::Timer::Consumer(Arc::clone(group_id), timer.clone());
+        if self.timers.get(&key).is_none() {
+            self.set_timer(group_id, timer, member.about.rebalance_timeout_ms, env);
+        }
+    }
+}
+
+impl ConsumerGroup {
+    /// The member of this id, which is also the one of this instance id.
+    fn named(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<&Arc<str>, Refusal> {
+        if let Some(instance_id) = instance_id {
+            let owner = self.static_members.get(instance_id);
+            let owner = owner.ok_or_else(|| unknown_instance(instance_id))?;
+            check_instance(owner, member_id, instance_id)?;
+        }
+        let known = self.members.get_key_value(member_id);
+        let known = known.ok_or_else(|| unknown_member(group_id, member_id))?;
+        Ok(known.0)
+    }
+
+    /// Is this a consumer, and has it a protocol that all the classic members have?
+    fn suits(&self, join: &JoinGroupRequest) -> bool {
+        let classic = || {
+            self.members
+                .values()
+                .filter_map(|it| it.about.classic.as_ref())
+        };
+        let is_common = |name: &str| {
+            let has = |classic: &Classic| classic.protocols.iter().any(|(it, _)| **it == *name);
+            classic().all(|classic| has(classic))
+        };
+        *join.protocol_type == *CONSUMER && join.protocols.iter().any(|it| is_common(&it.name))
+    }
+
+    fn joining(&self, join: &JoinGroupRequest, member_id: &Arc<str>) -> Result<Speaker, Refusal> {
+        let known = || {
+            self.members
+                .get(member_id)
+                .map_or_else(Speaker::new, Speaker::known)
+        };
+        let Some(instance_id) = join.group_instance_id.as_deref() else {
+            return Ok(known());
+        };
+        match self.static_members.get_key_value(instance_id) {
+            None if join.member_id.is_empty() => Ok(known()),
+            None => Err(unknown_instance(instance_id)),
+            // It has started again, and has no id any more.
+            Some((_, owner)) if join.member_id.is_empty() => {
+                let member = self.members.get(owner);
+                Ok(member.map_or_else(Speaker::new, |member| Speaker::replacing(owner, member)))
+            }
+            Some((_, owner)) => {
+                check_instance(owner, member_id, instance_id)?;
+                Ok(known())
+            }
+        }
+    }
+
+    /// Has another still what this member waits for?
+    fn waits_for_others(&self, member_id: &str, member: &Member) -> bool {
+        let Some(target) = self.targets.get(member_id) else {
+            return false;
+        };
+        target.iter().any(|(topic, indexes)| {
+            let nothing = BTreeMap::new();
+            let assigned = member.current.assigned.get(topic).unwrap_or(&nothing);
+            let mut missing = indexes.iter().filter(|index| !assigned.contains_key(index));
+            missing.any(|index| !self.is_free(*topic, *index))
+        })
+    }
+}
+
+/// What the member says of itself in its subscription.
+fn about(
+    before: &About,
+    client: &Client,
+    join: &JoinGroupRequest,
+    subscription: &Subscription,
+) -> About {
+    let protocols = join.protocols.iter().map(|protocol| {
+        let name: Arc<str> = Arc::from(&*protocol.name);
+        // A copy: a slice would keep the whole request with it.
+        (name, Bytes::copy_from_slice(&protocol.metadata))
+    });
+    let instance_id = join.group_instance_id.as_deref().map(Arc::from);
+    let rack_id = subscription.rack_id.as_deref().map(Arc::from);
+    About {
+        instance_id: instance_id.or_else(|| before.instance_id.clone()),
+        rack_id: rack_id.or_else(|| before.rack_id.clone()),
+        client_id: Arc::clone(&client.id),
+        client_host: same_or_new(&before.client_host, &client.host()),
+        topic_names: sorted(subscription.topics.iter().map(|name| &**name)),
+        topic_regex: Arc::from(""),
+        rebalance_timeout_ms: join.rebalance_timeout_ms,
+        assignor: before.assignor.clone(),
+        classic: Some(Box::new(Classic {
+            session_timeout_ms: join.session_timeout_ms,
+            protocols: protocols.collect(),
+        })),
+    }
+}

@@ -1,0 +1,761 @@
+//! ConsumerGroupHeartbeat at its group: what a member says of itself, and the step that it takes for it.
+//!
+//! 1. Who is it? New, known by its epoch, or back with an instance id.
+//! 2. What does it read? Another subscription, another assignor or other topics are another epoch of the group.
+//! 3. Who is to have what? Computed anew if the epoch has gone on and the last time is long enough ago.
+//! 4. The member is led there as far as it can go now.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use kafka_protocol::{
+    messages::{
+        ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+        consumer_group_heartbeat_response::{Assignment, TopicPartitions},
+    },
+    protocol::StrBytes,
+};
+use protocol::{error::ErrorCode, records::group::GroupRecord};
+use replication::cluster::ClusterImage;
+use uuid::Uuid;
+
+use super::{
+    ConsumerGroup, Timer, config, epoch_record,
+    member::{self, AWAY, About, Current, LEFT, Member, Owned, State, owns_all, sorted},
+    partition_count,
+    reconciliation::{Goal, UnknownState},
+    regex, target_epoch_record, target_record,
+};
+use crate::{
+    config::Groups,
+    coordinator::{
+        Env, Ticket,
+        group::{
+            Effects, Group, GroupCoordinator,
+            assignor::{Assignor, Partitions, Subscriber},
+            request::{Client, From, Response},
+        },
+    },
+};
+
+/// What stands for "as before" in a heartbeat.
+const UNCHANGED: i32 = -1;
+
+/// Expressions are resolved again when topics have changed, at most this often, and in any case after so long (ms).
+const REGEX_REFRESH_MIN_MS: i64 = 10_000;
+const REGEX_REFRESH_MAX_MS: i64 = 600_000;
+
+/// Why a request is refused, as the response says it.
+#[derive(Debug, PartialEq)]
+pub(in super::super) struct Refusal {
+    pub(in super::super) code: ErrorCode,
+    pub(in super::super) message: String,
+}
+
+pub(super) fn refusal(code: ErrorCode, message: impl Into<String>) -> Refusal {
+    Refusal {
+        code,
+        message: message.into(),
+    }
+}
+
+/// What somebody who joins or speaks is found to be.
+pub(super) struct Speaker {
+    pub(super) member: Member,
+    /// Nobody knew it.
+    pub(super) is_new: bool,
+    /// Whose place it takes: a static member's of the same instance id.
+    pub(super) replaces: Option<Arc<str>>,
+}
+
+/// What comes of a member's words, whichever protocol it speaks.
+pub(super) struct Step {
+    pub(super) records: Vec<GroupRecord>,
+    pub(super) current: Arc<Current>,
+    /// There are expressions to resolve.
+    pub(super) resolve: bool,
+    /// The group's topics are as its hash says.
+    pub(super) metadata_is_current: bool,
+}
+
+impl GroupCoordinator {
+    pub(in super::super) fn consumer_heartbeat(
+        &mut self,
+        ticket: Ticket,
+        heartbeat: From<ConsumerGroupHeartbeatRequest>,
+        env: &mut Env<'_>,
+    ) -> Effects {
+        let From { client, mut body } = heartbeat;
+        let outcome = validate(&body, client.version, &env.config.groups).and_then(|()| {
+            if body.member_id.is_empty() {
+                body.member_id = StrBytes::from_string(new_member_id(env));
+            }
+            if body.member_epoch < 0 {
+                self.heartbeat_leave(&body, env)
+            } else {
+                self.heartbeat_step(&client, &body, env)
+            }
+        });
+        match outcome {
+            Ok((response, mut effects)) => {
+                let response = Response::ConsumerHeartbeat(response);
+                effects.answers.push((ticket, Ok(response)));
+                effects
+            }
+            Err(Refusal { code, message }) => {
+                let response = ConsumerGroupHeartbeatResponse::default()
+                    .with_error_code(code.code())
+                    .with_error_message(Some(message.into()));
+                Effects::answer(ticket, Ok(Response::ConsumerHeartbeat(response)))
+            }
+        }
+    }
+
+    fn heartbeat_step(
+        &mut self,
+        client: &Client,
+        request: &ConsumerGroupHeartbeatRequest,
+        env: &mut Env<'_>,
+    ) -> Result<(ConsumerGroupHeartbeatResponse, Effects), Refusal> {
+        let group_id: Arc<str> = match self.groups.get_key_value(&*request.group_id.0) {
+            Some((id, _)) => Arc::clone(id),
+            None => Arc::from(&*request.group_id.0),
+        };
+        let joins = request.member_epoch == 0;
+        let arrival = self.arrive(&group_id, joins, env)?;
+        let mut effects = arrival.effects;
+        let group = match (&arrival.group, self.groups.get(&group_id)) {
+            (Some(group), _) | (None, Some(Group::Consumer(group))) => group,
+            _ => return Err(not_found(&group_id)),
+        };
+
+        let owned = request.topic_partitions.as_ref().map(|topics| {
+            let mut owned = Partitions::new();
+            for topic in topics {
+                owned
+                    .entry(topic.topic_id)
+                    .or_default()
+                    .extend(&topic.partitions);
+            }
+            owned
+        });
+        let member_id: Arc<str> = group.member_id(&request.member_id);
+        let speaker = group.speaker(&group_id, &member_id, request, owned.as_ref(), env)?;
+        let about = about(&speaker.member.about, client, request);
+        let was_classic = speaker.member.is_classic();
+        let before = Arc::clone(&speaker.member.current);
+        let step = group.step(&group_id, &member_id, speaker, about, owned.as_ref(), env)?;
+
+        let config = config(&group_id, env);
+        let names_topics =
+            request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some();
+        let says_all = request.rebalance_timeout_ms != UNCHANGED && names_topics && owned.is_some();
+        let is_full = joins || says_all;
+        let mut response = ConsumerGroupHeartbeatResponse::default()
+            .with_member_id(Some((*member_id).to_owned().into()))
+            .with_member_epoch(step.current.epoch)
+            .with_heartbeat_interval_ms(config.heartbeat_interval_ms);
+        if is_full || !same_partitions(&before.assigned, &step.current.assigned) {
+            response.assignment = Some(assignment(&step.current.assigned));
+        }
+
+        self.carry_step(&group_id, &member_id, &before, &step, env);
+        self.set_timer(
+            &group_id,
+            Timer::Session(Arc::clone(&member_id)),
+            config.session_timeout_ms,
+            env,
+        );
+        if was_classic {
+            self.cancel_timer(&group_id, Timer::Join(Arc::clone(&member_id)));
+            self.cancel_timer(&group_id, Timer::Sync(Arc::clone(&member_id)));
+        }
+        if arrival.upgrades {
+            self.upgraded(&group_id, &mut effects, env);
+        }
+        effects.append.extend(step.records);
+        Ok((response, effects))
+    }
+
+    /// What is remembered of a step outside the log.
+    pub(super) fn carry_step(
+        &mut self,
+        group_id: &Arc<str>,
+        member_id: &Arc<str>,
+        before: &Arc<Current>,
+        step: &Step,
+        env: &Env<'_>,
+    ) {
+        let mut rebalance_timeout_ms = None;
+        if let Some(Group::Consumer(group)) = self.groups.get_mut(group_id)
+            && step.metadata_is_current
+        {
+            group.looked.metadata = env.image.offset;
+        }
+        for record in &step.records {
+            if let GroupRecord::ConsumerGroupMemberMetadata { key, value } = record
+                && *key.member_id == **member_id
+                && let Some(value) = value
+            {
+                rebalance_timeout_ms = Some(value.rebalance_timeout_ms);
+            }
+        }
+        if step.current != *before {
+            let timer = Timer::Rebalance(Arc::clone(member_id));
+            if step.current.state == State::Unrevoked {
+                let known = match self.groups.get(group_id) {
+                    Some(Group::Consumer(group)) => group.members.get(member_id),
+                    _ => None,
+                };
+                let timeout_ms = rebalance_timeout_ms
+                    .or_else(|| Some(known?.about.rebalance_timeout_ms))
+                    .unwrap_or(0);
+                self.set_timer(group_id, timer, timeout_ms, env);
+            } else {
+                self.cancel_timer(group_id, timer);
+            }
+        }
+        if step.resolve {
+            self.set_timer(group_id, Timer::Regexes, 0, env);
+        }
+    }
+
+    /// Resolves the expressions of a group again, and writes down what has changed.
+    pub(super) fn resolve(&mut self, group_id: &Arc<str>, env: &mut Env<'_>) -> Effects {
+        let Some(Group::Consumer(group)) = self.groups.get_mut(group_id) else {
+            return Effects::default();
+        };
+        group.looked.regexes = env.image.offset;
+        group.looked.regexes_at = env.now;
+        let group = &*group;
+        let patterns: BTreeSet<&Arc<str>> = group.patterns().collect();
+        let mut regexes = group.regexes.clone();
+        let mut append = Vec::new();
+        let mut is_other = false;
+        for pattern in patterns {
+            let resolved = regex::Resolved::new(pattern, env.image, env.now);
+            let before = regexes.get(pattern);
+            let topics = before.map(|before| &*before.topics).unwrap_or_default();
+            let has_changed = *topics != *resolved.topics;
+            let is_old = before.is_none_or(|it| it.timestamp + REGEX_REFRESH_MAX_MS <= env.now);
+            if has_changed || is_old {
+                append.push(resolved.record(group_id, pattern));
+                regexes.insert(Arc::clone(pattern), resolved);
+            }
+            is_other |= has_changed;
+        }
+        if is_other {
+            let hash = group.hash(&BTreeMap::new(), &regexes, env.image);
+            append.push(epoch_record(group_id, group.epoch + 1, hash));
+        }
+        Effects {
+            append,
+            ..Effects::default()
+        }
+    }
+}
+
+impl ConsumerGroup {
+    /// Who speaks, and may it?
+    fn speaker(
+        &self,
+        group_id: &str,
+        member_id: &Arc<str>,
+        request: &ConsumerGroupHeartbeatRequest,
+        owned: Option<&Partitions>,
+        env: &Env<'_>,
+    ) -> Result<Speaker, Refusal> {
+        let epoch = request.member_epoch;
+        let known = self.members.get(member_id);
+        self.check_size(member_id, env.config.groups.consumer_max_size)?;
+        let Some(instance_id) = request.instance_id.as_deref() else {
+            return match known {
+                Some(member) => {
+                    check_epoch(&member.current, epoch, owned)?;
+                    Ok(Speaker::known(member))
+                }
+                None if epoch == 0 => Ok(Speaker::new()),
+                None => Err(unknown_member(group_id, member_id)),
+            };
+        };
+        let owner = self.static_members.get(instance_id);
+        let owner = owner.and_then(|id| Some((id, self.members.get(id)?)));
+        match owner {
+            None if epoch == 0 => Ok(known.map_or_else(Speaker::new, Speaker::known)),
+            None => Err(unknown_instance(instance_id)),
+            Some((id, member)) if epoch == 0 => {
+                if !member.is_classic() && member.current.epoch != AWAY {
+                    return Err(refusal(
+                        ErrorCode::UnreleasedInstanceId,
+                        format!(
+                            "Static member {member_id} with instance id {instance_id} cannot join the group because \
+                             the instance id is owned by {id} member."
+                        ),
+                    ));
+                }
+                Ok(Speaker::replacing(id, member))
+            }
+            Some((id, member)) => {
+                check_instance(id, member_id, instance_id)?;
+                check_epoch(&member.current, epoch, owned)?;
+                Ok(Speaker::known(member))
+            }
+        }
+    }
+
+    pub(super) fn check_size(&self, member_id: &str, max_size: usize) -> Result<(), Refusal> {
+        if max_size <= self.members.len() && !self.members.contains_key(member_id) {
+            return Err(refusal(
+                ErrorCode::GroupMaxSizeReached,
+                format!(
+                    "The consumer group has reached its maximum capacity of {max_size} members."
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Decides what comes of a member saying `about` of itself.
+    pub(super) fn step(
+        &self,
+        group_id: &str,
+        member_id: &Arc<str>,
+        speaker: Speaker,
+        about: About,
+        owned: Option<&Partitions>,
+        env: &Env<'_>,
+    ) -> Result<Step, Refusal> {
+        let Speaker {
+            member,
+            is_new,
+            replaces,
+        } = speaker;
+        let mut records = Vec::new();
+        let mut current = Arc::clone(&member.current);
+        if let Some(replaced) = &replaces {
+            records.extend(member::tombstones(group_id, replaced));
+            records.push(member.about.record(group_id, member_id));
+            let nothing = Partitions::new();
+            let target = self
+                .targets
+                .get(replaced)
+                .map_or(&nothing, |target| &**target);
+            records.push(target_record(group_id, member_id, target));
+            current = Arc::new(current.returning());
+            records.push(current.record(group_id, member_id));
+        }
+
+        if is_new || about != *member.about {
+            records.push(about.record(group_id, member_id));
+        }
+        let names_changed = about.topic_names != member.about.topic_names;
+        let regex_changed = about.topic_regex != member.about.topic_regex;
+        let mut bump = names_changed || about.assignor != member.about.assignor;
+        let mut resolve = false;
+        if regex_changed {
+            let before = &member.about.topic_regex;
+            if !before.is_empty() && self.regex_subscribers(before) <= 1 {
+                records.push(regex::tombstone(group_id, before));
+            }
+            let pattern = &about.topic_regex;
+            if pattern.is_empty() || self.regexes.contains_key(pattern) {
+                bump = true;
+            } else {
+                resolve = true;
+            }
+            if !pattern.is_empty() && self.regex_subscribers(pattern) == 0 {
+                regex::parse(pattern).map_err(|reason| {
+                    let reason = format!(
+                        "SubscribedTopicRegex `{pattern}` is not a valid regular expression: {reason}."
+                    );
+                    refusal(ErrorCode::InvalidRegularExpression, reason)
+                })?;
+            }
+        }
+        resolve |= self.is_refresh_due(env);
+
+        let mut epoch = self.epoch;
+        let mut metadata_is_current = false;
+        if bump || self.looked.metadata != env.image.offset {
+            let mut changed = BTreeMap::from([(&**member_id, Some(&about))]);
+            if let Some(replaced) = replaces.as_deref().filter(|it| **it != **member_id) {
+                changed.insert(replaced, None);
+            }
+            let hash = self.hash(&changed, &self.regexes, env.image);
+            metadata_is_current = hash == self.metadata_hash;
+            bump |= !metadata_is_current;
+            if bump {
+                epoch += 1;
+                records.push(epoch_record(group_id, epoch, hash));
+            }
+        }
+
+        let former = replaces.as_ref().unwrap_or(member_id);
+        let mut target = self.targets.get(former).cloned().unwrap_or_default();
+        let mut target_epoch = self.target_epoch;
+        let interval_ms = i64::from(config(group_id, env).assignment_interval_ms);
+        if target_epoch < epoch && self.target_timestamp + interval_ms <= env.now {
+            let targets = self.assign(member_id, &about, replaces.as_ref(), env);
+            target_epoch = epoch;
+            target = Arc::default();
+            for (id, assigned) in targets {
+                let is_speaker = *id == **member_id;
+                let before = match &replaces {
+                    Some(replaced) if is_speaker => self.targets.get(replaced),
+                    _ => self.targets.get(id),
+                };
+                if before.is_none_or(|before| **before != assigned) {
+                    records.push(target_record(group_id, id, &assigned));
+                }
+                if is_speaker {
+                    target = Arc::new(assigned);
+                }
+            }
+            records.push(target_epoch_record(group_id, epoch, env.now));
+        }
+
+        let subscription_changed = names_changed || regex_changed;
+        if subscription_changed || current.state != State::Stable || current.epoch != target_epoch {
+            let goal = Goal {
+                epoch: target_epoch,
+                target: &target,
+                subscribed: &self.topic_ids(&about, env.image),
+                subscription_changed,
+                owned,
+            };
+            let next = current.reconcile(goal, |topic, index| self.is_free(topic, index));
+            let next = next.map_err(|UnknownState| {
+                refusal(
+                    ErrorCode::FencedMemberEpoch,
+                    "The consumer group member is in a unknown state. The member must abandon all its partitions and \
+                     rejoin.",
+                )
+            })?;
+            if let Some(next) = next {
+                records.push(next.record(group_id, member_id));
+                current = Arc::new(next);
+            }
+        }
+        Ok(Step {
+            records,
+            current,
+            resolve,
+            metadata_is_current,
+        })
+    }
+
+    /// The expressions that members are subscribed to.
+    fn patterns(&self) -> impl Iterator<Item = &Arc<str>> {
+        let members = self.members.values();
+        let patterns = members.map(|member| &member.about.topic_regex);
+        patterns.filter(|pattern| !pattern.is_empty())
+    }
+
+    /// Is there an expression that may match something else now?
+    fn is_refresh_due(&self, env: &Env<'_>) -> bool {
+        if self
+            .patterns()
+            .any(|pattern| !self.regexes.contains_key(pattern))
+        {
+            return true;
+        }
+        let Some(oldest) = self.regexes.values().map(|it| it.timestamp).min() else {
+            return false;
+        };
+        let other_topics = self.looked.regexes != env.image.offset;
+        (other_topics && self.looked.regexes_at + REGEX_REFRESH_MIN_MS <= env.now)
+            || oldest + REGEX_REFRESH_MAX_MS <= env.now
+    }
+
+    /// What everybody is to have when this member says `about` of itself.
+    fn assign<'a>(
+        &'a self,
+        member_id: &'a Arc<str>,
+        about: &'a About,
+        replaces: Option<&Arc<str>>,
+        env: &Env<'_>,
+    ) -> Vec<(&'a str, Partitions)> {
+        let mut abouts: BTreeMap<&str, &About> = self
+            .members
+            .iter()
+            .filter(|(id, _)| replaces != Some(id))
+            .map(|(id, member)| (&**id, &*member.about))
+            .collect();
+        abouts.insert(member_id, about);
+
+        // Most members are subscribed to the same.
+        let mut topics: HashMap<(&[Arc<str>], &str), BTreeSet<Uuid>> = HashMap::new();
+        for about in abouts.values() {
+            topics
+                .entry((&about.topic_names, &about.topic_regex))
+                .or_insert_with(|| self.topic_ids(about, env.image));
+        }
+        let nothing = Partitions::new();
+        let members: Vec<Subscriber<'_>> = abouts
+            .iter()
+            .map(|(&id, about)| {
+                let former = replaces.filter(|_| *id == **member_id);
+                let before = self.targets.get(former.map_or(id, |former| &**former));
+                Subscriber {
+                    id,
+                    instance_id: about.instance_id.as_deref(),
+                    topics: &topics[&(&*about.topic_names, &*about.topic_regex)],
+                    before: before.map_or(&nothing, |before| &**before),
+                }
+            })
+            .collect();
+        let assignor = preferred(abouts.values().copied(), &env.config.groups);
+        let image: &ClusterImage = env.image;
+        let assigned = assignor.assign(&members, |topic| partition_count(image, topic));
+        let ids: Vec<&str> = abouts.into_keys().collect();
+        ids.into_iter().zip(assigned).collect()
+    }
+
+    /// The assignor that most members want.
+    pub(super) fn assignor(&self, config: &Groups) -> Assignor {
+        preferred(self.members.values().map(|member| &*member.about), config)
+    }
+}
+
+fn preferred<'a>(members: impl Iterator<Item = &'a About>, config: &Groups) -> Assignor {
+    let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in members.filter_map(|about| about.assignor.as_deref()) {
+        *votes.entry(name).or_default() += 1;
+    }
+    let supported = config.consumer_assignors.iter();
+    let supported = supported.filter_map(|name| Assignor::named(name));
+    let vote = |assignor: &Assignor| votes.get(assignor.name()).copied().unwrap_or(0);
+    // Between equals the one that stands first in the configuration.
+    let preferred = supported.rev().max_by_key(vote);
+    preferred.unwrap_or(Assignor::Uniform)
+}
+
+impl Speaker {
+    pub(super) fn new() -> Self {
+        Self {
+            member: Member::default(),
+            is_new: true,
+            replaces: None,
+        }
+    }
+
+    pub(super) fn known(member: &Member) -> Self {
+        Self {
+            member: member.clone(),
+            is_new: false,
+            replaces: None,
+        }
+    }
+
+    pub(super) fn replacing(id: &Arc<str>, member: &Member) -> Self {
+        Self {
+            member: member.clone(),
+            is_new: false,
+            replaces: Some(Arc::clone(id)),
+        }
+    }
+}
+
+/// What a request can be refused for that stands in it alone.
+fn validate(
+    request: &ConsumerGroupHeartbeatRequest,
+    version: i16,
+    config: &Groups,
+) -> Result<(), Refusal> {
+    let invalid = |message: &str| Err(refusal(ErrorCode::InvalidRequest, message));
+    let is_blank = |text: Option<&str>| text.is_some_and(|text| text.trim().is_empty());
+    let no_member_id = is_blank(Some(&request.member_id));
+    if is_blank(Some(&request.group_id)) {
+        return invalid("GroupId can't be empty.");
+    }
+    if is_blank(request.instance_id.as_deref()) {
+        return invalid("InstanceId can't be empty.");
+    }
+    if is_blank(request.rack_id.as_deref()) {
+        return invalid("RackId can't be empty.");
+    }
+    // In version 0 the broker gives members their ids.
+    if no_member_id && !(version == 0 && request.member_epoch == 0) {
+        return invalid("MemberId can't be empty.");
+    }
+    match request.member_epoch {
+        0 => {
+            if request.rebalance_timeout_ms == UNCHANGED {
+                return invalid("RebalanceTimeoutMs must be provided in first request.");
+            }
+            if request
+                .topic_partitions
+                .as_ref()
+                .is_none_or(|it| !it.is_empty())
+            {
+                return invalid("TopicPartitions must be empty when (re-)joining.");
+            }
+            if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none()
+            {
+                return invalid(
+                    "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.",
+                );
+            }
+        }
+        AWAY if request.instance_id.is_none() => return invalid("InstanceId can't be null."),
+        AWAY | LEFT | 1.. => (),
+        _ => return invalid("MemberEpoch is invalid."),
+    }
+    if let Some(name) = request.server_assignor.as_deref() {
+        let supported = &config.consumer_assignors;
+        let is_known = supported.iter().any(|it| *it == *name);
+        if !is_known || Assignor::named(name).is_none() {
+            let supported = supported.join(", ");
+            return Err(refusal(
+                ErrorCode::UnsupportedAssignor,
+                format!(
+                    "ServerAssignor {name} is not supported. Supported assignors: {supported}."
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An answer may have been lost: who says its former epoch, and has nothing but what is its own, goes on. Who joins
+/// again under its id does so too.
+fn check_epoch(current: &Current, epoch: i32, owned: Option<&Partitions>) -> Result<(), Refusal> {
+    let known = current.epoch;
+    let is_retry = epoch == 0
+        || (epoch == current.previous_epoch
+            && owned.is_some_and(|owned| owns_all(&current.assigned, owned)));
+    let differs = match epoch.cmp(&known) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Less if is_retry => return Ok(()),
+        std::cmp::Ordering::Less => "smaller",
+        std::cmp::Ordering::Greater => "greater",
+    };
+    Err(refusal(
+        ErrorCode::FencedMemberEpoch,
+        format!(
+            "The consumer group member has a {differs} member epoch ({epoch}) than the one known by the group \
+             coordinator ({known}). The member must abandon all its partitions and rejoin."
+        ),
+    ))
+}
+
+/// The instance id has to be this member's.
+pub(super) fn check_instance(
+    owner: &str,
+    member_id: &str,
+    instance_id: &str,
+) -> Result<(), Refusal> {
+    if owner == member_id {
+        return Ok(());
+    }
+    Err(refusal(
+        ErrorCode::FencedInstanceId,
+        format!(
+            "Static member {member_id} with instance id {instance_id} was fenced by member {owner}."
+        ),
+    ))
+}
+
+pub(super) fn unknown_instance(instance_id: &str) -> Refusal {
+    refusal(
+        ErrorCode::UnknownMemberId,
+        format!("Instance id {instance_id} is unknown."),
+    )
+}
+
+pub(super) fn unknown_member(group_id: &str, member_id: &str) -> Refusal {
+    refusal(
+        ErrorCode::UnknownMemberId,
+        format!("Member {member_id} is not a member of group {group_id}."),
+    )
+}
+
+pub(super) fn not_found(group_id: &str) -> Refusal {
+    refusal(
+        ErrorCode::GroupIdNotFound,
+        format!("Group {group_id} not found."),
+    )
+}
+
+pub(super) fn not_a_consumer_group(group_id: &str) -> Refusal {
+    refusal(
+        ErrorCode::GroupIdNotFound,
+        format!("Group {group_id} is not a consumer group."),
+    )
+}
+
+/// What the member says of itself now; what it leaves out is as it was.
+fn about(before: &About, client: &Client, request: &ConsumerGroupHeartbeatRequest) -> About {
+    let or = |said: Option<&StrBytes>, before: &Option<Arc<str>>| match (said, before) {
+        (Some(said), Some(before)) if **said == **before => Some(Arc::clone(before)),
+        (Some(said), _) => Some(Arc::from(&**said)),
+        (None, before) => before.clone(),
+    };
+    let topic_names = request.subscribed_topic_names.as_ref();
+    let topic_names = topic_names.map(|names| sorted(names.iter().map(|name| &***name)));
+    let regex = request.subscribed_topic_regex.as_deref();
+    About {
+        instance_id: or(request.instance_id.as_ref(), &before.instance_id),
+        rack_id: or(request.rack_id.as_ref(), &before.rack_id),
+        client_id: Arc::clone(&client.id),
+        client_host: same_or_new(&before.client_host, &client.host()),
+        topic_names: topic_names.unwrap_or_else(|| before.topic_names.clone()),
+        topic_regex: match regex {
+            Some(regex) => same_or_new(&before.topic_regex, regex),
+            None => Arc::clone(&before.topic_regex),
+        },
+        rebalance_timeout_ms: match request.rebalance_timeout_ms {
+            UNCHANGED => before.rebalance_timeout_ms,
+            timeout_ms => timeout_ms,
+        },
+        assignor: or(request.server_assignor.as_ref(), &before.assignor),
+        classic: None,
+    }
+}
+
+pub(super) fn same_or_new(before: &Arc<str>, text: &str) -> Arc<str> {
+    if **before == *text {
+        Arc::clone(before)
+    } else {
+        Arc::from(text)
+    }
+}
+
+fn same_partitions(a: &Owned, b: &Owned) -> bool {
+    let keys = |owned: &Owned| -> Vec<(Uuid, Vec<i32>)> {
+        let topics = owned.iter();
+        topics
+            .map(|(topic, it)| (*topic, it.keys().copied().collect()))
+            .collect()
+    };
+    a == b || keys(a) == keys(b)
+}
+
+fn assignment(assigned: &Owned) -> Assignment {
+    let topics = assigned.iter().map(|(topic_id, partitions)| {
+        TopicPartitions::default()
+            .with_topic_id(*topic_id)
+            .with_partitions(partitions.keys().copied().collect())
+    });
+    Assignment::default().with_topic_partitions(topics.collect())
+}
+
+/// An id as Kafka makes them: a random UUID in base 64 as it stands in URLs, and never a dash in front.
+pub(super) fn new_member_id(env: &mut Env<'_>) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    loop {
+        let bits = (env.new_id)().as_u128();
+        // 21 digits of six bits, and the last two bits as the first ones of another.
+        let digit = |at: u32| {
+            let shift = 122_u32.checked_sub(6 * at);
+            let digit = shift.map_or_else(|| bits << 4, |shift| bits >> shift) & 63;
+            char::from(ALPHABET[usize::try_from(digit).unwrap_or(0)])
+        };
+        let id: String = (0..22).map(digit).collect();
+        if !id.starts_with('-') {
+            return id;
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! How members go: for good, for a while, or because they were waited for in vain.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use protocol::records::group::GroupRecord;
+
+use super::{
+    ConsumerGroup, epoch_record,
+    heartbeat::{
+        Refusal, check_instance, not_a_consumer_group, not_found, unknown_instance, unknown_member,
+    },
+    member::{self, AWAY},
+    regex, target_epoch_record,
+};
+use crate::coordinator::{
+    Env,
+    group::{Effects, Group, GroupCoordinator},
+};
+
+impl GroupCoordinator {
+    /// A heartbeat that says that its member goes.
+    pub(super) fn heartbeat_leave(
+        &mut self,
+        request: &ConsumerGroupHeartbeatRequest,
+        env: &mut Env<'_>,
+    ) -> Result<(ConsumerGroupHeartbeatResponse, Effects), Refusal> {
+        let (group_id, group) = match self.groups.get_key_value(&*request.group_id.0) {
+            Some((id, Group::Consumer(group))) => (Arc::clone(id), group),
+            Some(_) => return Err(not_a_consumer_group(&request.group_id)),
+            None => return Err(not_found(&request.group_id)),
+        };
+        let member_id = &*request.member_id;
+        if let Some(instance_id) = request.instance_id.as_deref() {
+            let owner = group.static_members.get(instance_id);
+            let owner = owner.ok_or_else(|| unknown_instance(instance_id))?;
+            check_instance(owner, member_id, instance_id)?;
+        }
+        let known = group.members.get_key_value(member_id);
+        let (id, member) = known.ok_or_else(|| unknown_member(&group_id, member_id))?;
+        let response = ConsumerGroupHeartbeatResponse::default()
+            .with_member_id(Some(request.member_id.clone()))
+            .with_member_epoch(request.member_epoch);
+        let append = if request.member_epoch == AWAY {
+            // Its session goes on, and is what it has to be back by.
+            vec![member.current.away().record(&group_id, member_id)]
+        } else {
+            let id = Arc::clone(id);
+            self.remove_members(&group_id, &[id], env)
+        };
+        let effects = Effects {
+            append,
+            ..Effects::default()
+        };
+        Ok((response, effects))
+    }
+
+    /// The records that take these members out of their group, which may become one of the classic protocol by it.
+    pub(super) fn remove_members(
+        &mut self,
+        group_id: &Arc<str>,
+        member_ids: &[Arc<str>],
+        env: &Env<'_>,
+    ) -> Vec<GroupRecord> {
+        let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
+            return Vec::new();
+        };
+        let removed: BTreeSet<&Arc<str>> = member_ids.iter().collect();
+        let (records, is_downgraded) = match group.downgraded_without(group_id, &removed, env) {
+            Some(records) => (records, true),
+            None => (group.removal(group_id, &removed, env), false),
+        };
+        for member_id in member_ids {
+            self.forget_timers(group_id, member_id);
+        }
+        if is_downgraded {
+            self.expect_downgrade(group_id, true, env);
+        }
+        records
+    }
+}
+
+impl ConsumerGroup {
+    fn removal(
+        &self,
+        group_id: &str,
+        removed: &BTreeSet<&Arc<str>>,
+        env: &Env<'_>,
+    ) -> Vec<GroupRecord> {
+        let mut records = Vec::new();
+        for member_id in removed {
+            records.extend(member::tombstones(group_id, member_id));
+        }
+        let stays = |id: &Arc<str>| !removed.contains(id);
+        let staying = || self.members.iter().filter(|(id, _)| stays(id));
+        let going = self.members.iter().filter(|(id, _)| !stays(id));
+        let unused: BTreeSet<&Arc<str>> = going
+            .map(|(_, member)| &member.about.topic_regex)
+            .filter(|pattern| {
+                let mut others = staying();
+                !pattern.is_empty()
+                    && !others.any(|(_, other)| other.about.topic_regex == **pattern)
+            })
+            .collect();
+        records.extend(
+            unused
+                .into_iter()
+                .map(|pattern| regex::tombstone(group_id, pattern)),
+        );
+
+        let changed = removed.iter().map(|id| (&***id, None));
+        let changed: BTreeMap<_, _> = changed.collect();
+        let hash = self.hash(&changed, &self.regexes, env.image);
+        let epoch = self.epoch + 1;
+        records.push(epoch_record(group_id, epoch, hash));
+        if staying().next().is_none() {
+            // Nobody has anything, and nobody is to come and compute that.
+            records.push(target_epoch_record(group_id, epoch, 0));
+        }
+        records
+    }
+}

@@ -1,0 +1,167 @@
+//! Subscriptions by regular expression, which the broker resolves.
+//!
+//! - The syntax is RE2's, and an expression has to match a topic's whole name. Matching takes time linear in the name,
+//!   whatever the expression, and one that would take much memory is refused.
+//! - Every topic counts, internal ones too, as at a real broker: clients are the ones who leave those out.
+//! - What an expression matches is resolved when a member brings one that the group has not, when there are other
+//!   topics, and every ten minutes. What has come of it is a record, and the group's epoch goes on if it is something
+//!   else than before.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use protocol::records::group::{
+    ConsumerGroupRegularExpressionValue, GroupRecord, RegularExpressionKey,
+};
+use regex::{Regex, RegexBuilder};
+use replication::cluster::ClusterImage;
+
+/// What a compiled expression may take, and what its cache may.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// How deep brackets may be nested.
+const NESTING_MAX: u32 = 100;
+
+/// Longer expressions are refused unread.
+const LENGTH_MAX: usize = 32 << 10;
+
+/// The topics that an expression matched when it was resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Resolved {
+    pub(super) topics: Arc<[Arc<str>]>,
+    /// Offset of the newest metadata record that was known then.
+    pub(super) version: i64,
+    /// When that was (ms).
+    pub(super) timestamp: i64,
+}
+
+/// Checks an expression, and says what is wrong with it.
+pub(super) fn parse(pattern: &str) -> Result<Regex, String> {
+    if LENGTH_MAX < pattern.len() {
+        return Err("expression too long".to_owned());
+    }
+    // The pattern as it stands has to be one: what closes more brackets than it opens must not profit from ours.
+    build(pattern)?;
+    build(&format!("\\A(?:{pattern})\\z"))
+}
+
+fn build(pattern: &str) -> Result<Regex, String> {
+    let regex = RegexBuilder::new(pattern)
+        .size_limit(COMPILED_BYTES_MAX)
+        .dfa_size_limit(COMPILED_BYTES_MAX)
+        .nest_limit(NESTING_MAX)
+        .build();
+    regex.map_err(|err| match err {
+        regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
+        err => {
+            // The reason stands last, below a picture of where.
+            let text = err.to_string();
+            let reason = text.lines().last().unwrap_or_default();
+            reason.trim_start_matches("error: ").to_owned()
+        }
+    })
+}
+
+impl Resolved {
+    pub(super) fn new(pattern: &str, image: &ClusterImage, now: i64) -> Self {
+        // It was checked when it came. A later version of this broker may be stricter: then it matches nothing.
+        let regex = parse(pattern).ok();
+        let is_match = |name: &str| regex.as_ref().is_some_and(|regex| regex.is_match(name));
+        let topics: BTreeSet<Arc<str>> = image
+            .topics()
+            .filter(|topic| is_match(&topic.name))
+            .map(|topic| Arc::clone(&topic.name))
+            .collect();
+        Self {
+            topics: topics.into_iter().collect(),
+            version: image.offset,
+            timestamp: now,
+        }
+    }
+
+    pub(super) fn record(&self, group_id: &str, pattern: &str) -> GroupRecord {
+        GroupRecord::ConsumerGroupRegularExpression {
+            key: key(group_id, pattern),
+            value: Some(ConsumerGroupRegularExpressionValue {
+                topics: self.topics.iter().map(|name| (**name).to_owned()).collect(),
+                version: self.version,
+                timestamp: self.timestamp,
+            }),
+        }
+    }
+
+    pub(super) fn of_record(value: ConsumerGroupRegularExpressionValue) -> Self {
+        Self {
+            topics: value.topics.into_iter().map(Arc::from).collect(),
+            version: value.version,
+            timestamp: value.timestamp,
+        }
+    }
+}
+
+pub(super) fn tombstone(group_id: &str, pattern: &str) -> GroupRecord {
+    GroupRecord::ConsumerGroupRegularExpression {
+        key: key(group_id, pattern),
+        value: None,
+    }
+}
+
+fn key(group_id: &str, pattern: &str) -> RegularExpressionKey {
+    RegularExpressionKey {
+        group_id: group_id.to_owned(),
+        regular_expression: pattern.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_name_has_to_match() {
+        for (pattern, name, want) in [
+            ("orders", "orders", true),
+            ("orders", "my-orders", false),
+            ("orders", "orders-2", false),
+            ("a|b", "b", true),
+            ("a|b", "ab", false),
+            ("^orders.*$", "orders-2", true),
+            ("(?i)ORDERS", "orders", true),
+            ("[[:alpha:]]+\\d", "x9", true),
+        ] {
+            assert_eq!(
+                parse(pattern).unwrap().is_match(name),
+                want,
+                "{pattern} {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_expression_of_re2_is_refused() {
+        for (pattern, want) in [
+            ("(", "unclosed group"),
+            (")", "unopened group"),
+            ("a)(b", "unopened group"),
+            ("[", "unclosed character class"),
+            ("*", "repetition operator missing expression"),
+            (
+                "\\",
+                "incomplete escape sequence, reached end of pattern prematurely",
+            ),
+            (
+                "[b-a]",
+                "invalid character class range, the start must be <= the end",
+            ),
+            (
+                "(?=a)b",
+                "look-around, including look-ahead and look-behind, is not supported",
+            ),
+            ("(a)\\1", "backreferences are not supported"),
+            ("((a{99}){99}){99}", "expression too large"),
+        ] {
+            assert_eq!(parse(pattern).unwrap_err(), want, "{pattern}");
+        }
+        assert!(parse(&"(".repeat(30_000)).is_err());
+        assert!(parse(&"a".repeat(LENGTH_MAX + 1)).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! What the topics are that members read: by name, by regular expression, and as ids of topics that exist.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use replication::cluster::{ClusterImage, Topic};
+use twox_hash::XxHash3_64;
+use uuid::Uuid;
+
+use super::{ConsumerGroup, member::About, regex::Resolved};
+
+/// Version of the layout of what is hashed.
+const TOPIC_HASH_VERSION: u8 = 0;
+
+type Regexes = BTreeMap<Arc<str>, Resolved>;
+
+/// The names of what a member with this subscription reads, as far as its expression has been resolved.
+fn names<'a>(about: &'a About, regexes: &'a Regexes) -> impl Iterator<Item = &'a Arc<str>> {
+    let resolved = regexes.get(&about.topic_regex);
+    let matched = resolved.into_iter().flat_map(|resolved| &*resolved.topics);
+    about.topic_names.iter().chain(matched)
+}
+
+impl ConsumerGroup {
+    /// The topics that exist of those that a member with this subscription reads.
+    pub(super) fn topic_ids(&self, about: &About, image: &ClusterImage) -> BTreeSet<Uuid> {
+        let topics = names(about, &self.regexes).filter_map(|name| image.topic(name));
+        topics.map(|topic| topic.id).collect()
+    }
+
+    /// The hash of all topics that the group reads when those in `changed` say this of themselves: `None` for who
+    /// leaves.
+    pub(super) fn hash(
+        &self,
+        changed: &BTreeMap<&str, Option<&About>>,
+        regexes: &Regexes,
+        image: &ClusterImage,
+    ) -> i64 {
+        let mut read = BTreeSet::new();
+        for (id, member) in &self.members {
+            if !changed.contains_key(&**id) {
+                read.extend(names(&member.about, regexes));
+            }
+        }
+        for about in changed.values().flatten() {
+            read.extend(names(about, regexes));
+        }
+        hash(read.into_iter().filter_map(|name| image.topic(name)), image)
+    }
+
+    pub(super) fn reads(&self, topic: &str) -> bool {
+        let members = self.members.values();
+        let mut read = members.flat_map(|member| names(&member.about, &self.regexes));
+        read.any(|name| **name == *topic)
+    }
+
+    /// How many members are subscribed to this expression.
+    pub(super) fn regex_subscribers(&self, regex: &str) -> usize {
+        let members = self.members.values();
+        members
+            .filter(|member| *member.about.topic_regex == *regex)
+            .count()
+    }
+}
+
+/// What tells one state of these topics, in the order of their names, from another: another hash means another
+/// assignment. It is in records and nowhere else; the algorithm is Kafka's, so that neither of the two brokers
+/// assigns a group anew that the other has left.
+fn hash<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>, image: &ClusterImage) -> i64 {
+    let mut input = Vec::new();
+    for topic in topics {
+        put_text(&mut input, &topic.name);
+        input.extend(topic_hash(topic, image).to_le_bytes());
+    }
+    match &*input {
+        [] => 0,
+        input => XxHash3_64::oneshot(input).cast_signed(),
+    }
+}
+
+fn topic_hash(topic: &Topic, image: &ClusterImage) -> u64 {
+    let mut input = vec![TOPIC_HASH_VERSION];
+    let (high, low) = topic.id.as_u64_pair();
+    input.extend(high.to_le_bytes());
+    input.extend(low.to_le_bytes());
+    put_text(&mut input, &topic.name);
+    put_count(&mut input, topic.partitions.len());
+    for (index, partition) in &topic.partitions {
+        input.extend(index.to_le_bytes());
+        let brokers = partition
+            .replicas
+            .iter()
+            .filter_map(|id| image.brokers.get(id));
+        let racks: BTreeSet<&str> = brokers.filter_map(|it| it.rack.as_deref()).collect();
+        for rack in racks {
+            put_text(&mut input, rack);
+        }
+    }
+    XxHash3_64::oneshot(&input)
+}
+
+/// As Java's characters, two bytes each, with their count behind them.
+fn put_text(input: &mut Vec<u8>, text: &str) {
+    let mut count = 0;
+    for unit in text.encode_utf16() {
+        input.extend(unit.to_le_bytes());
+        count += 1;
+    }
+    put_count(input, count);
+}
+
+fn put_count(input: &mut Vec<u8>, count: usize) {
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    input.extend(count.to_le_bytes());
+}

@@ -1,0 +1,205 @@
+//! Deleting by time, and with the topic.
+//!
+//! - An offset goes `offsets.retention.minutes` after its group became empty, or after it was committed where the group
+//!   has no members to become empty of. What living members read stays, and what a transaction is about to change.
+//! - A group that is left without members and offsets goes too.
+//! - What goes at once is bounded, so that it fits a batch; the rest follows in a moment.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use protocol::records::group::GroupRecord;
+use replication::cluster::ClusterImage;
+
+use super::{
+    super::{Effects, Group, GroupCoordinator, RetentionBase, Timer},
+    delete::tombstone,
+    table::Committed,
+};
+use crate::coordinator::Env;
+
+/// The most that the tombstones of one batch take; a log takes batches of a million bytes unless told otherwise.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// What a tombstone takes beside its group's id and its topic's name, at most.
+const TOMBSTONE_BYTES: usize = 40;
+
+/// When the rest follows. Not at once: a log that cannot be written to must not keep us busy.
+const REST_MS: i64 = 100;
+
+/// When what could not be written is tried again.
+const AGAIN_MS: i64 = 1000;
+
+/// Tombstones as they are collected.
+#[derive(Default)]
+struct Tombstones {
+    /// Of offsets, and of groups.
+    records: Vec<GroupRecord>,
+    offset_count: usize,
+    size: usize,
+}
+
+impl Tombstones {
+    fn push(&mut self, group_id: &str, topic: &str, partition: i32) {
+        self.records.push(tombstone(group_id, topic, partition));
+        self.offset_count += 1;
+        self.size += TOMBSTONE_BYTES + group_id.len() + topic.len();
+    }
+
+    fn is_full(&self) -> bool {
+        BATCH_BYTES <= self.size
+    }
+}
+
+impl GroupCoordinator {
+    /// Once in every `offsets.retention.check.interval.ms`.
+    pub(in super::super) fn expire_offsets(&mut self, env: &mut Env<'_>) -> Effects {
+        let mut gone = Tombstones::default();
+        let retention_ms = env.config.groups.offsets_retention_ms;
+        for (group_id, group) in &self.groups {
+            if gone.is_full() {
+                break;
+            }
+            let expired = Expiry {
+                coordinator: self,
+                group_id,
+                group,
+                now: env.now,
+                retention_ms,
+            };
+            if expired.collect(&mut gone) && group.is_empty() {
+                let tombstones = group.tombstones(group_id);
+                gone.size += tombstones.len() * (TOMBSTONE_BYTES + group_id.len());
+                gone.records.extend(tombstones);
+            }
+        }
+        self.figures.offset_expirations.add(gone.offset_count);
+        self.offsets.topics.drop_unused();
+        let next = match gone.is_full() {
+            true => REST_MS,
+            false => env.config.groups.offsets_retention_check_interval_ms,
+        };
+        self.timers.set(Timer::ExpireOffsets, env.now + next);
+        Effects {
+            append: gone.records,
+            ..Effects::default()
+        }
+    }
+
+    /// Offsets of topics that are no more, or that are others now though they have the same name.
+    pub(in super::super) fn drop_deleted_topics(&mut self, env: &mut Env<'_>) -> Effects {
+        let mut gone = Tombstones::default();
+        let compared = self.offsets.compared.as_deref();
+        if compared.is_some_and(|before| !self.lost_a_topic(before, env.image)) {
+            self.offsets.compared = Some(Arc::clone(env.image));
+            return Effects::default();
+        }
+        let is_gone = |topic: &str, committed: &Committed| match env.image.topic(topic) {
+            None => true,
+            Some(topic) => committed.is_of_another(topic.id),
+        };
+        for group_id in self.groups.keys() {
+            let committed = self.offsets.committed.group(group_id);
+            let known = committed
+                .into_iter()
+                .chain(self.offsets.pending_in(group_id));
+            // What counts may have something pending for the same partition.
+            let mut keys = BTreeSet::new();
+            for (topic, partitions) in known.flatten() {
+                let partitions = partitions.iter().filter(|known| is_gone(topic, known));
+                keys.extend(partitions.map(|known| (topic, known.partition)));
+            }
+            for (topic, partition) in keys {
+                if !gone.is_full() {
+                    gone.push(group_id, topic, partition);
+                }
+            }
+            if gone.is_full() {
+                break;
+            }
+        }
+        if gone.is_full() {
+            self.timers.set(Timer::DropDeletedTopics, env.now + REST_MS);
+        } else {
+            self.offsets.compared = Some(Arc::clone(env.image));
+        }
+        self.figures.offset_deletions.add(gone.offset_count);
+        Effects {
+            append: gone.records,
+            ..Effects::default()
+        }
+    }
+
+    /// Tombstones of deleted topics are not written by anybody else: they are tried again.
+    pub(in super::super) fn offsets_append_failed(
+        &mut self,
+        records: &[GroupRecord],
+        env: &mut Env<'_>,
+    ) {
+        let is_tombstone =
+            |record: &GroupRecord| matches!(record, GroupRecord::OffsetCommit { value: None, .. });
+        if records.iter().any(is_tombstone) {
+            self.offsets.compared = None;
+            let at = env.now + AGAIN_MS;
+            self.timers.set(Timer::DropDeletedTopics, at);
+        }
+    }
+
+    /// Is a topic gone since that somebody has read?
+    fn lost_a_topic(&self, before: &ClusterImage, now: &ClusterImage) -> bool {
+        now.topics_gone_since(before)
+            .any(|topic| self.offsets.topics.contains(&topic.name))
+    }
+}
+
+/// One group, when it is looked for what has expired.
+struct Expiry<'a> {
+    coordinator: &'a GroupCoordinator,
+    group_id: &'a str,
+    group: &'a Group,
+    now: i64,
+    retention_ms: i64,
+}
+
+impl Expiry<'_> {
+    /// Adds what has expired. Is the group without offsets then?
+    fn collect(&self, gone: &mut Tombstones) -> bool {
+        let offsets = &self.coordinator.offsets;
+        let has_open_transactions = offsets.open.contains_key(self.group_id);
+        let Some(topics) = offsets.committed.group(self.group_id) else {
+            return !has_open_transactions;
+        };
+        let Some(base) = self.group.retention_base() else {
+            return false;
+        };
+        let mut left = 0;
+        for (topic, partitions) in topics {
+            if self.group.is_subscribed_to(topic) {
+                left += partitions.len();
+                continue;
+            }
+            for committed in partitions {
+                let index = committed.partition;
+                if !gone.is_full()
+                    && self.has_expired(committed, base)
+                    && !offsets.is_pending(self.group_id, topic, index)
+                {
+                    gone.push(self.group_id, topic, index);
+                } else {
+                    left += 1;
+                }
+            }
+        }
+        left == 0 && !has_open_transactions
+    }
+
+    fn has_expired(&self, committed: &Committed, base: RetentionBase) -> bool {
+        if let Some(at) = committed.expire_timestamp() {
+            return at <= self.now;
+        }
+        let since = match base {
+            RetentionBase::Commit => committed.commit_timestamp,
+            RetentionBase::Empty(at) => at,
+        };
+        self.retention_ms <= self.now.saturating_sub(since)
+    }
+}

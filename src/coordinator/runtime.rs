@@ -1,0 +1,610 @@
+//! The one loop around every coordinator: load, decide, append, replay, answer when committed, wake.
+//!
+//! A shard is one partition of the internal topic that this broker leads, in one leader epoch, and the machine that
+//! its records make. Its lock is held for a decision, a write into the page cache and the replay of what was
+//! written; whoever waits for the watermark waits outside.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use protocol::{
+    batch::{Batch, BatchError, Builder},
+    error::{DecodeError, ErrorCode},
+    records::control::ControlRecord,
+};
+use replication::{
+    cluster::ClusterImage,
+    partition::{Appended, Partition},
+    partitions::Partitions,
+};
+use storage::producers;
+use tokio::sync::{Notify, oneshot};
+use tracing::{error, info};
+use uuid::Uuid;
+
+use super::{Answer, Effects, Env, Machine, Origin, Producer, Ticket};
+use crate::{api::error::Error as ApiError, clock, config::Config};
+
+/// What one read of a log being loaded takes.
+const LOAD_BYTES: usize = 4 << 20;
+
+/// The most that the records of one batch may take when decompressed. Coordinators wrote them, and a client's
+/// share of each was bounded then.
+const DECOMPRESSED_MAX: usize = 256 << 20;
+
+/// No shard waits for a time.
+const NEVER: i64 = i64::MAX;
+
+/// Where a runtime finds what its machines may know.
+pub(crate) struct Host {
+    pub(crate) node_id: i32,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) image: Box<dyn Fn() -> Arc<ClusterImage> + Send + Sync>,
+}
+
+pub(crate) struct Runtime<M: Machine> {
+    topic: &'static str,
+    host: Host,
+    /// Makes the machine of a partition of which nothing has been replayed.
+    empty: Box<dyn Fn() -> M + Send + Sync>,
+    shards: ArcSwap<HashMap<i32, Arc<Shard<M>>>>,
+    /// When the first of the shards wants to be woken (ms).
+    wake_at: AtomicI64,
+    /// `wake_at` has come closer.
+    sooner: Notify,
+}
+
+struct Shard<M: Machine> {
+    partition: Arc<Partition>,
+    leader_epoch: i32,
+    state: Mutex<State<M>>,
+}
+
+enum State<M: Machine> {
+    Loading,
+    Active(Active<M>),
+    /// Its log cannot be understood, or another broker leads it now.
+    Gone,
+}
+
+struct Active<M: Machine> {
+    machine: M,
+    next_ticket: u64,
+    waiting: HashMap<u64, oneshot::Sender<Given<M>>>,
+    /// The newest append: what the machine knows has committed when this has.
+    newest: Option<Appended>,
+}
+
+/// How many of the partitions that this broker leads are what.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct States {
+    pub(crate) loading: usize,
+    pub(crate) active: usize,
+    /// Could not be loaded.
+    pub(crate) failed: usize,
+}
+
+/// An answer, and what must have committed before it may leave.
+struct Given<M: Machine> {
+    answer: Answer<M>,
+    after: Option<Appended>,
+}
+
+impl<M: Machine> fmt::Debug for Runtime<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Runtime({})", self.topic)
+    }
+}
+
+impl<M: Machine> Runtime<M> {
+    /// Nothing is coordinated before the first [`Runtime::follow`].
+    pub(crate) fn new(
+        topic: &'static str,
+        host: Host,
+        empty: impl Fn() -> M + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            topic,
+            host,
+            empty: Box::new(empty),
+            shards: ArcSwap::default(),
+            wake_at: AtomicI64::new(NEVER),
+            sooner: Notify::new(),
+        }
+    }
+
+    /// The partition that keeps `key`, which is a group's id or a transactional id; `None` while the topic does
+    /// not exist.
+    pub(crate) fn partition_of(&self, key: &str) -> Option<i32> {
+        let image = (self.host.image)();
+        let count = image.topic(self.topic)?.partitions.len();
+        Some(partition_of(key, i32::try_from(count).ok()?))
+    }
+
+    /// Hands a request to the shard that keeps `key`, and waits for its answer.
+    pub(crate) async fn ask(self: &Arc<Self>, key: &str, request: M::Request) -> Answer<M> {
+        let index = self.partition_of(key).ok_or(ErrorCode::NotCoordinator)?;
+        self.ask_partition(index, request).await
+    }
+
+    /// The same for who knows the partition.
+    pub(crate) async fn ask_partition(
+        self: &Arc<Self>,
+        index: i32,
+        request: M::Request,
+    ) -> Answer<M> {
+        let shard = self.shards.load().get(&index).cloned();
+        let shard = shard.ok_or(ErrorCode::NotCoordinator)?;
+        let answer = self.submit(&shard, request)?;
+        // The sender goes without a word when the shard does.
+        let given = answer.await.map_err(|_| ErrorCode::NotCoordinator)?;
+        if let Some(appended) = given.after.filter(|_| given.answer.is_ok())
+            && !shard.partition.is_committed(&appended, true)
+        {
+            let timeout = self.host.config.load().groups.offsets_commit_timeout;
+            let deadline = Instant::now() + timeout;
+            let committed = shard.partition.committed(&appended, true, deadline).await;
+            committed.map_err(|err| code_of(ApiError::from(err).code()))?;
+        }
+        given.answer
+    }
+
+    /// The partitions that are coordinated here, loaded or not.
+    pub(crate) fn coordinated(&self) -> Vec<i32> {
+        self.shards.load().keys().copied().collect()
+    }
+
+    /// Shows every loaded machine to `look`, whose requests wait meanwhile. Returns how many partitions are in which
+    /// state.
+    pub(crate) fn each(&self, mut look: impl FnMut(&M)) -> States {
+        let mut states = States::default();
+        for shard in self.shards.load().values() {
+            match &*shard.lock() {
+                State::Loading => states.loading += 1,
+                State::Gone => states.failed += 1,
+                State::Active(active) => {
+                    states.active += 1;
+                    look(&active.machine);
+                }
+            }
+        }
+        states
+    }
+
+    /// Follows the cluster image: partitions that this broker has come to lead are loaded, those it has lost are
+    /// forgotten. Call it when the partitions have been applied.
+    pub(crate) fn follow(self: &Arc<Self>, image: &Arc<ClusterImage>) {
+        let led = self.led(image);
+        let before = self.shards.load_full();
+        let mut after = HashMap::with_capacity(led.len());
+        let mut fresh = Vec::new();
+        for (index, (partition, leader_epoch)) in led {
+            let shard = match before.get(&index) {
+                Some(shard)
+                    if shard.leader_epoch == leader_epoch
+                        && Arc::ptr_eq(&shard.partition, &partition) =>
+                {
+                    Arc::clone(shard)
+                }
+                _ => {
+                    let shard = Arc::new(Shard {
+                        partition,
+                        leader_epoch,
+                        state: Mutex::new(State::Loading),
+                    });
+                    fresh.push(Arc::clone(&shard));
+                    shard
+                }
+            };
+            after.insert(index, shard);
+        }
+        let gone = before.iter().filter(|(index, shard)| {
+            !after
+                .get(index)
+                .is_some_and(|kept| Arc::ptr_eq(kept, shard))
+        });
+        let gone: Vec<Arc<Shard<M>>> = gone.map(|(_, shard)| Arc::clone(shard)).collect();
+        self.shards.store(Arc::new(after));
+        for shard in gone {
+            *shard.lock() = State::Gone;
+        }
+        for shard in self.shards.load().values() {
+            // What is not loaded, or must be loaded again, will see the new image then.
+            let _ = self.turn(shard, |active| {
+                self.with_env(|env| active.machine.image_changed(env));
+            });
+        }
+        for shard in fresh {
+            self.start_loading(shard);
+        }
+    }
+
+    /// Nothing is coordinated here any more: who waits is sent away. For a broker that stops.
+    pub(crate) fn close(&self) {
+        for shard in self.shards.swap(Arc::default()).values() {
+            *shard.lock() = State::Gone;
+        }
+    }
+
+    /// Wakes machines when their time comes, for ever.
+    pub(crate) async fn keep_time(self: &Arc<Self>) {
+        loop {
+            let wake_at = self.wake_at.load(Ordering::SeqCst);
+            let wait = u64::try_from(wake_at.saturating_sub(clock::now())).unwrap_or(0);
+            if wake_at == NEVER {
+                self.sooner.notified().await;
+            } else if wait > 0 {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(wait)) => (),
+                    () = self.sooner.notified() => continue,
+                }
+            }
+            self.wake();
+        }
+    }
+
+    /// Lets every machine do what is due.
+    fn wake(self: &Arc<Self>) {
+        // Before looking: a deadline that is set while we look must be noticed afterwards.
+        self.wake_at.store(NEVER, Ordering::SeqCst);
+        for shard in self.shards.load().values() {
+            // What is being loaded is woken afterwards.
+            let _ = self.turn(shard, |active| {
+                while let Some(effects) = self.with_env(|env| active.machine.tick(env)) {
+                    self.carry_out(shard, active, effects);
+                }
+            });
+        }
+    }
+
+    /// Lets a loaded shard do something, and sees to it that it is woken in time afterwards.
+    ///
+    /// A machine that panics may have changed half of what it holds outside the log, and must not take the clock of
+    /// all others with it: it is made anew from the log, and who waited is sent to look for the coordinator again.
+    fn turn<T>(
+        self: &Arc<Self>,
+        shard: &Arc<Shard<M>>,
+        work: impl FnOnce(&mut Active<M>) -> T,
+    ) -> Result<T, ErrorCode> {
+        let mut state = shard.lock();
+        let active = match &mut *state {
+            State::Loading => return Err(ErrorCode::CoordinatorLoadInProgress),
+            State::Gone => return Err(ErrorCode::NotCoordinator),
+            State::Active(active) => active,
+        };
+        let done = panic::catch_unwind(AssertUnwindSafe(|| {
+            let done = work(active);
+            self.mind(active);
+            done
+        }));
+        done.map_err(|_| {
+            *state = State::Loading;
+            let partition = shard.partition.name();
+            error!(%partition, "a coordinator has failed, which is a fault of the broker: it is loaded again");
+            self.start_loading(Arc::clone(shard));
+            ErrorCode::CoordinatorLoadInProgress
+        })
+    }
+
+    fn start_loading(self: &Arc<Self>, shard: Arc<Shard<M>>) {
+        let runtime = Arc::clone(self);
+        tokio::task::spawn_blocking(move || runtime.open(&shard));
+    }
+
+    /// The partitions of the topic that this broker leads, each with its leader epoch.
+    fn led(&self, image: &ClusterImage) -> HashMap<i32, (Arc<Partition>, i32)> {
+        let Some(topic) = image.topic(self.topic) else {
+            return HashMap::new();
+        };
+        let led = topic
+            .partitions
+            .iter()
+            .filter(|(_, info)| info.leader == self.host.node_id);
+        let found = led.filter_map(|(&index, info)| {
+            let partition = self.host.partitions.partition(self.topic, index).ok()?;
+            Some((index, (partition, info.leader_epoch)))
+        });
+        found.collect()
+    }
+
+    fn submit(
+        self: &Arc<Self>,
+        shard: &Arc<Shard<M>>,
+        request: M::Request,
+    ) -> Result<oneshot::Receiver<Given<M>>, ErrorCode> {
+        self.turn(shard, |active| {
+            let (sender, receiver) = oneshot::channel();
+            let number = active.next_ticket;
+            active.next_ticket += 1;
+            active.waiting.insert(number, sender);
+            let ticket = Ticket::new(number);
+            let effects = self.with_env(|env| active.machine.handle(ticket, request, env));
+            self.carry_out(shard, active, effects);
+            receiver
+        })
+    }
+
+    /// Appends, replays, answers.
+    fn carry_out(&self, shard: &Shard<M>, active: &mut Active<M>, effects: Effects<M>) {
+        let Effects {
+            append,
+            producer,
+            answers,
+        } = effects;
+        if !append.is_empty() {
+            match self.append(shard, &append, producer) {
+                Ok(appended) => {
+                    for (offset, record) in (appended.base_offset..).zip(append) {
+                        active.machine.replay(record, Origin { offset, producer });
+                    }
+                    active.newest = Some(appended);
+                }
+                Err(code) => {
+                    for (ticket, _) in answers {
+                        active.give(ticket, Err(code));
+                    }
+                    let failed =
+                        |env: &mut Env<'_>| active.machine.append_failed(append, code, env);
+                    for (ticket, answer) in self.with_env(failed) {
+                        active.give(ticket, answer);
+                    }
+                    return;
+                }
+            }
+        }
+        for (ticket, answer) in answers {
+            active.give(ticket, answer);
+        }
+    }
+
+    fn append(
+        &self,
+        shard: &Shard<M>,
+        records: &[M::Record],
+        producer: Option<Producer>,
+    ) -> Result<Appended, ErrorCode> {
+        let now = clock::now();
+        // More than fits a record, a batch, or this log's batches.
+        let too_large = ErrorCode::UnknownServerError;
+        let batch = batch_of::<M>(records, producer, now).ok_or(too_large)?;
+        if batch.bytes().len() > shard.partition.max_message_bytes() {
+            return Err(too_large);
+        }
+        let partition = &shard.partition;
+        // What producers may write, and in which order, is for the machine to say.
+        let origin = producers::Origin::Coordinator {
+            transaction_version: 0,
+        };
+        let appended = partition.append_own(&batch, shard.leader_epoch, origin, now);
+        appended.map_err(|err| {
+            let partition = partition.name();
+            error!(%partition, %err, "a coordinator's records cannot be appended");
+            code_of(ApiError::from(err).code())
+        })
+    }
+
+    /// Sees to it that the machine is woken in time.
+    fn mind(&self, active: &Active<M>) {
+        let Some(deadline) = active.machine.next_deadline() else {
+            return;
+        };
+        if deadline < self.wake_at.fetch_min(deadline, Ordering::SeqCst) {
+            self.sooner.notify_one();
+        }
+    }
+
+    fn open(&self, shard: &Shard<M>) {
+        let started = Instant::now();
+        let partition = shard.partition.name();
+        let loaded = self.load(shard);
+        let mut state = shard.lock();
+        if !matches!(*state, State::Loading) {
+            return;
+        }
+        match loaded {
+            Ok((machine, record_count)) => {
+                let mut active = Active {
+                    machine,
+                    next_ticket: 0,
+                    waiting: HashMap::new(),
+                    newest: None,
+                };
+                let effects = self.with_env(|env| active.machine.loaded(env));
+                self.carry_out(shard, &mut active, effects);
+                self.mind(&active);
+                *state = State::Active(active);
+                if record_count > 0 {
+                    let took_ms = started.elapsed().as_millis();
+                    info!(%partition, record_count, took_ms, "coordinator loaded");
+                }
+            }
+            Err(err) => {
+                error!(%partition, %err, "a coordinator's log cannot be loaded: what it keeps is not served");
+                *state = State::Gone;
+            }
+        }
+    }
+
+    /// Replays the partition from its first record to its last. Returns how many there were.
+    fn load(&self, shard: &Shard<M>) -> Result<(M, u64), LoadError> {
+        let log = shard.partition.log();
+        let end = log.end_offset();
+        let mut offset = log.start_offset();
+        let mut machine = (self.empty)();
+        let mut record_count = 0;
+        while offset < end {
+            let batches = log.read(offset, LOAD_BYTES, true, end)?.read()?;
+            let batches = Batch::split(batches)?;
+            // Nothing but emptiness up to the end: compaction may leave that.
+            let Some(last) = batches.last() else { break };
+            offset = last.header().next_offset();
+            for batch in &batches {
+                record_count += replay(&mut machine, batch)?;
+            }
+        }
+        Ok((machine, record_count))
+    }
+
+    fn with_env<T>(&self, work: impl FnOnce(&mut Env<'_>) -> T) -> T {
+        work(&mut Env {
+            now: clock::now(),
+            image: &(self.host.image)(),
+            config: &self.host.config.load(),
+            new_id: &mut Uuid::new_v4,
+        })
+    }
+}
+
+/// Records as one batch, byte for byte as a real broker writes them: the sequence is 0 with and without a producer.
+/// `None` if they do not fit.
+pub(super) fn batch_of<M: Machine>(
+    records: &[M::Record],
+    producer: Option<Producer>,
+    now: i64,
+) -> Option<Batch> {
+    let mut batch = match producer {
+        None => Builder::new().producer(-1, -1, 0),
+        Some(producer) => Builder::new()
+            .producer(producer.id, producer.epoch, 0)
+            .transactional(),
+    };
+    for record in records {
+        let (key, value) = M::encode(record).ok()?;
+        batch.push(now, Some(&key), value.as_deref(), &[]);
+    }
+    batch.build()
+}
+
+/// Replays a batch as it stands in the log. Returns how many records it has.
+pub(super) fn replay<M: Machine>(machine: &mut M, batch: &Batch) -> Result<u64, LoadError> {
+    let header = batch.header();
+    let producer = Producer {
+        id: header.producer_id,
+        epoch: header.producer_epoch,
+    };
+    let mut record_count = 0;
+    for record in batch.records(DECOMPRESSED_MAX)? {
+        let record = record?;
+        record_count += 1;
+        let key = record.key.unwrap_or_default();
+        if header.is_control() {
+            let control = ControlRecord::decode(key, record.value.unwrap_or_default())?;
+            match control {
+                ControlRecord::Commit(_) => machine.end_transaction(producer, true),
+                ControlRecord::Abort(_) => machine.end_transaction(producer, false),
+                _ => (),
+            }
+        } else if let Some(decoded) = M::decode(key, record.value)? {
+            let origin = Origin {
+                offset: record.offset,
+                producer: header.is_transactional().then_some(producer),
+            };
+            machine.replay(decoded, origin);
+        }
+    }
+    Ok(record_count)
+}
+
+impl<M: Machine> Shard<M> {
+    fn lock(&self) -> MutexGuard<'_, State<M>> {
+        // A panic in a machine is caught before it comes here, and one while loading leaves the state as it was.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Machine> Active<M> {
+    fn give(&mut self, ticket: Ticket, answer: Answer<M>) {
+        if let Some(sender) = self.waiting.remove(&ticket.number()) {
+            let after = self.newest.clone();
+            // Whoever asked may have gone.
+            let _ = sender.send(Given { answer, after });
+        }
+    }
+}
+
+/// Kafka's rule: the key's hash as Java makes it, without its sign, over the count of partitions.
+fn partition_of(key: &str, count: i32) -> i32 {
+    let hash = key.encode_utf16().fold(0_i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(unit.into())
+    });
+    hash.checked_abs().unwrap_or(0) % count.max(1)
+}
+
+/// What a coordinator's client is told when an append was refused with `code`. A real broker does not let it see
+/// what went wrong in a log that it has never heard of, but where to turn.
+fn code_of(code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::NotEnoughReplicas
+        | ErrorCode::NotEnoughReplicasAfterAppend
+        | ErrorCode::RequestTimedOut => ErrorCode::CoordinatorNotAvailable,
+        ErrorCode::NotLeaderOrFollower
+        | ErrorCode::FencedLeaderEpoch
+        | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+        ErrorCode::MessageTooLarge
+        | ErrorCode::RecordListTooLarge
+        | ErrorCode::InvalidFetchSize => ErrorCode::UnknownServerError,
+        other => other,
+    }
+}
+
+/// Why a partition could not be loaded.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    Storage(storage::error::Error),
+    Batch(BatchError),
+    Record(DecodeError),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Storage(err) => write!(f, "{err}"),
+            Self::Batch(err) => write!(f, "{err}"),
+            Self::Record(err) => write!(f, "{err}"),
+        }
+    }
+}
+
+impl From<storage::error::Error> for LoadError {
+    fn from(err: storage::error::Error) -> Self {
+        Self::Storage(err)
+    }
+}
+
+impl From<BatchError> for LoadError {
+    fn from(err: BatchError) -> Self {
+        Self::Batch(err)
+    }
+}
+
+impl From<DecodeError> for LoadError {
+    fn from(err: DecodeError) -> Self {
+        Self::Record(err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen at a real broker with 50 partitions: which partition's leader FindCoordinator names.
+    #[test]
+    fn keys_are_spread_as_javas_hash_spreads_them() {
+        assert_eq!(partition_of("", 50), 0);
+        assert_eq!(partition_of("a", 50), 47);
+        // Its hash is the smallest integer there is, which has no absolute value.
+        assert_eq!(partition_of("polygenelubricants", 50), 0);
+        assert_eq!(partition_of("grüße-😀", 7), partition_of("grüße-😀", 7));
+    }
+}
