@@ -53,8 +53,11 @@ pub(crate) struct Producer {
 
 /// What a machine may know of the world when it decides.
 pub(crate) struct Env<'a> {
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch: for what is written down.
     pub(crate) now: i64,
+    /// Milliseconds on a clock that nobody sets: for deadlines. When the other is set right by a minute no session
+    /// ends for it.
+    pub(crate) steady_now: i64,
     pub(crate) image: &'a Arc<ClusterImage>,
     pub(crate) config: &'a Config,
     /// Makes ids that nobody has had before.
@@ -148,7 +151,7 @@ pub(crate) trait Machine: Sized + Send + 'static {
     /// The cluster is another one now: topics have come, gone or grown.
     fn image_changed(&mut self, env: &mut Env<'_>);
 
-    /// When [`Machine::tick`] wants to be called next (ms).
+    /// When [`Machine::tick`] wants to be called next, by [`Env::steady_now`].
     fn next_deadline(&self) -> Option<i64>;
 
     /// Does one thing whose time has come; `None` when there is none.

@@ -395,6 +395,26 @@ impl Batch {
         Ok(bytes.slice(..size))
     }
 
+    /// The batches with which `bytes` begin; the last one may be cut off, as it may be in what a log is read for.
+    ///
+    /// # Errors
+    /// If not even the first is whole, or one is damaged.
+    pub fn whole(bytes: Bytes) -> Result<Vec<Batch>, BatchError> {
+        let mut rest = bytes.clone();
+        while rest.len() >= HEADER_SIZE {
+            let size = Header::parse(&rest)?.size;
+            if size > rest.len() {
+                break;
+            }
+            rest = rest.slice(size..);
+        }
+        match bytes.len() - rest.len() {
+            // Says what is missing.
+            0 => Self::split(bytes),
+            whole => Self::split(bytes.slice(..whole)),
+        }
+    }
+
     /// Takes `bytes` as whole batches in a row, as a follower receives them.
     pub fn split(mut bytes: Bytes) -> Result<Vec<Batch>, BatchError> {
         let mut batches = Vec::new();
@@ -834,6 +854,11 @@ mod tests {
             .collect();
         assert_eq!(Batch::split(row.clone().into()).unwrap(), batches);
         assert!(Batch::split(row[..row.len() - 1].to_vec().into()).is_err());
+        let cut = |size: usize| Batch::whole(row[..size].to_vec().into());
+        assert_eq!(cut(row.len()).unwrap(), batches);
+        assert_eq!(cut(row.len() - 1).unwrap(), batches[..1]);
+        assert!(cut(batches[0].bytes().len() - 1).is_err());
+        assert!(cut(HEADER_SIZE - 1).is_err() && cut(0).unwrap().is_empty());
     }
 
     #[test]

@@ -249,16 +249,16 @@ impl Machine for GroupCoordinator {
     fn loaded(&mut self, env: &mut Env<'_>) -> Effects {
         self.is_live = true;
         let check_interval = env.config.groups.offsets_retention_check_interval_ms;
-        self.timers
-            .set(Timer::ExpireOffsets, env.now + check_interval);
-        self.timers.set(Timer::DropDeletedTopics, env.now);
+        let at = env.steady_now.saturating_add(check_interval);
+        self.timers.set(Timer::ExpireOffsets, at);
+        self.timers.set(Timer::DropDeletedTopics, env.steady_now);
         self.classic_loaded(env);
         self.consumer_loaded(env);
         Effects::default()
     }
 
     fn image_changed(&mut self, env: &mut Env<'_>) {
-        self.timers.set(Timer::DropDeletedTopics, env.now);
+        self.timers.set(Timer::DropDeletedTopics, env.steady_now);
         self.consumer_image_changed(env);
     }
 
@@ -267,7 +267,7 @@ impl Machine for GroupCoordinator {
     }
 
     fn tick(&mut self, env: &mut Env<'_>) -> Option<Effects> {
-        Some(match self.timers.pop(env.now)? {
+        Some(match self.timers.pop(env.steady_now)? {
             Timer::ExpireOffsets => self.expire_offsets(env),
             Timer::DropDeletedTopics => self.drop_deleted_topics(env),
             Timer::Classic(group_id, timer) => self.classic_due(&group_id, timer, env),

@@ -41,6 +41,13 @@ const LOAD_BYTES: usize = 4 << 20;
 /// share of each was bounded then.
 const DECOMPRESSED_MAX: usize = 256 << 20;
 
+/// What a shard does on its own before it lets others have their turn.
+const TICKS_MAX: usize = 64;
+
+/// How long a partition that could not be read rests before it is tried again: at first, and at most.
+const LOAD_REST: Duration = Duration::from_secs(1);
+const LOAD_REST_MAX: Duration = Duration::from_secs(60);
+
 /// No shard waits for a time.
 const NEVER: i64 = i64::MAX;
 
@@ -58,7 +65,7 @@ pub(crate) struct Runtime<M: Machine> {
     /// Makes the machine of a partition of which nothing has been replayed.
     empty: Box<dyn Fn() -> M + Send + Sync>,
     shards: ArcSwap<HashMap<i32, Arc<Shard<M>>>>,
-    /// When the first of the shards wants to be woken (ms).
+    /// When the first of the shards wants to be woken, by the steady clock (ms).
     wake_at: AtomicI64,
     /// `wake_at` has come closer.
     sooner: Notify,
@@ -92,6 +99,14 @@ pub(crate) struct States {
     pub(crate) active: usize,
     /// Could not be loaded.
     pub(crate) failed: usize,
+}
+
+/// What a partition's log has made.
+struct Loaded<M> {
+    machine: M,
+    record_count: u64,
+    /// Up to where it was read: the last of it may not have committed yet.
+    end: Appended,
 }
 
 /// An answer, and what must have committed before it may leave.
@@ -240,7 +255,7 @@ impl<M: Machine> Runtime<M> {
     pub(crate) async fn keep_time(self: &Arc<Self>) {
         loop {
             let wake_at = self.wake_at.load(Ordering::SeqCst);
-            let wait = u64::try_from(wake_at.saturating_sub(clock::now())).unwrap_or(0);
+            let wait = u64::try_from(wake_at.saturating_sub(clock::steady_now())).unwrap_or(0);
             if wake_at == NEVER {
                 self.sooner.notified().await;
             } else if wait > 0 {
@@ -259,12 +274,19 @@ impl<M: Machine> Runtime<M> {
         self.wake_at.store(NEVER, Ordering::SeqCst);
         for shard in self.shards.load().values() {
             // What is being loaded is woken afterwards.
-            let _ = self.turn(shard, |active| {
-                while let Some(effects) = self.with_env(|env| active.machine.tick(env)) {
-                    self.carry_out(shard, active, effects);
-                }
-            });
+            while let Ok(true) = self.turn(shard, |active| self.tick(shard, active)) {}
         }
+    }
+
+    /// Returns whether there may be more to do: who wants the shard gets it in between.
+    fn tick(&self, shard: &Shard<M>, active: &mut Active<M>) -> bool {
+        for _ in 0..TICKS_MAX {
+            let Some(effects) = self.with_env(|env| active.machine.tick(env)) else {
+                return false;
+            };
+            self.carry_out(shard, active, effects);
+        }
+        true
     }
 
     /// Lets a loaded shard do something, and sees to it that it is woken in time afterwards.
@@ -296,9 +318,31 @@ impl<M: Machine> Runtime<M> {
         })
     }
 
+    /// Loads the shard, again and again if its log cannot be read: nobody else would ever try.
     fn start_loading(self: &Arc<Self>, shard: Arc<Shard<M>>) {
         let runtime = Arc::clone(self);
-        tokio::task::spawn_blocking(move || runtime.open(&shard));
+        tokio::spawn(async move {
+            let mut rest = LOAD_REST;
+            loop {
+                let opened = {
+                    let (runtime, shard) = (Arc::clone(&runtime), Arc::clone(&shard));
+                    tokio::task::spawn_blocking(move || runtime.open(&shard)).await
+                };
+                let partition = shard.partition.name();
+                match opened {
+                    Ok(Ok(())) => return,
+                    Err(err) if err.is_cancelled() => return,
+                    Ok(Err(err)) => {
+                        error!(%partition, %err, ?rest, "a coordinator's log cannot be read: it is tried again");
+                    }
+                    Err(err) => {
+                        error!(%partition, %err, ?rest, "a coordinator has failed while it was loaded: it is tried again");
+                    }
+                }
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(LOAD_REST_MAX);
+            }
+        });
     }
 
     /// The partitions of the topic that this broker leads, each with its leader epoch.
@@ -403,21 +447,27 @@ impl<M: Machine> Runtime<M> {
         }
     }
 
-    fn open(&self, shard: &Shard<M>) {
+    /// # Errors
+    /// If the log could not be read this time. What was read and made no sense will not make any later.
+    fn open(&self, shard: &Shard<M>) -> Result<(), storage::error::Error> {
         let started = Instant::now();
         let partition = shard.partition.name();
         let loaded = self.load(shard);
         let mut state = shard.lock();
         if !matches!(*state, State::Loading) {
-            return;
+            return Ok(());
         }
         match loaded {
-            Ok((machine, record_count)) => {
+            Ok(Loaded {
+                machine,
+                record_count,
+                end,
+            }) => {
                 let mut active = Active {
                     machine,
                     next_ticket: 0,
                     waiting: HashMap::new(),
-                    newest: None,
+                    newest: Some(end),
                 };
                 let effects = self.with_env(|env| active.machine.loaded(env));
                 self.carry_out(shard, &mut active, effects);
@@ -428,23 +478,26 @@ impl<M: Machine> Runtime<M> {
                     info!(%partition, record_count, took_ms, "coordinator loaded");
                 }
             }
+            Err(LoadError::Storage(err)) => return Err(err),
             Err(err) => {
-                error!(%partition, %err, "a coordinator's log cannot be loaded: what it keeps is not served");
+                error!(%partition, %err, "a coordinator's log cannot be understood: what it keeps is not served");
                 *state = State::Gone;
             }
         }
+        Ok(())
     }
 
-    /// Replays the partition from its first record to its last. Returns how many there were.
-    fn load(&self, shard: &Shard<M>) -> Result<(M, u64), LoadError> {
+    /// Replays the partition from its first record to its last.
+    fn load(&self, shard: &Shard<M>) -> Result<Loaded<M>, LoadError> {
         let log = shard.partition.log();
         let end = log.end_offset();
         let mut offset = log.start_offset();
+        let start_offset = offset;
         let mut machine = (self.empty)();
         let mut record_count = 0;
         while offset < end {
-            let batches = log.read(offset, LOAD_BYTES, true, end)?.read()?;
-            let batches = Batch::split(batches)?;
+            let bytes = log.read(offset, LOAD_BYTES, true, end)?.read()?;
+            let batches = Batch::whole(bytes)?;
             // Nothing but emptiness up to the end: compaction may leave that.
             let Some(last) = batches.last() else { break };
             offset = last.header().next_offset();
@@ -452,12 +505,23 @@ impl<M: Machine> Runtime<M> {
                 record_count += replay(&mut machine, batch)?;
             }
         }
-        Ok((machine, record_count))
+        Ok(Loaded {
+            machine,
+            record_count,
+            end: Appended {
+                base_offset: end,
+                end_offset: end,
+                log_append_time: None,
+                log_start_offset: start_offset,
+                flush: false,
+            },
+        })
     }
 
     fn with_env<T>(&self, work: impl FnOnce(&mut Env<'_>) -> T) -> T {
         work(&mut Env {
             now: clock::now(),
+            steady_now: clock::steady_now(),
             image: &(self.host.image)(),
             config: &self.host.config.load(),
             new_id: &mut Uuid::new_v4,

@@ -364,6 +364,7 @@ impl fmt::Display for ClassicGroup {
 struct Turn<'a> {
     group_id: &'a Arc<str>,
     now: i64,
+    steady_now: i64,
     config: &'a Groups,
     new_id: &'a mut dyn FnMut() -> Uuid,
     timers: &'a mut Timers<super::Timer>,
@@ -379,6 +380,7 @@ impl<'a> Turn<'a> {
         Self {
             group_id,
             now: env.now,
+            steady_now: env.steady_now,
             config: &env.config.groups,
             new_id: &mut *env.new_id,
             timers,
@@ -388,7 +390,8 @@ impl<'a> Turn<'a> {
 
     fn wake(&mut self, timer: Timer, delay_ms: i32) {
         let timer = super::Timer::Classic(Arc::clone(self.group_id), timer);
-        self.timers.set(timer, self.now + i64::from(delay_ms));
+        self.timers
+            .set(timer, self.steady_now + i64::from(delay_ms));
     }
 
     fn cancel(&mut self, timer: Timer) {

@@ -581,7 +581,8 @@ impl GroupCoordinator {
 
     fn set_timer(&mut self, group_id: &Arc<str>, timer: Timer, timeout_ms: i32, env: &Env<'_>) {
         let timer = super::Timer::Consumer(Arc::clone(group_id), timer);
-        self.timers.set(timer, env.now + i64::from(timeout_ms));
+        self.timers
+            .set(timer, env.steady_now + i64::from(timeout_ms));
     }
 
     fn cancel_timer(&mut self, group_id: &Arc<str>, timer: Timer) {

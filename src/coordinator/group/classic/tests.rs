@@ -98,6 +98,7 @@ impl Bench {
         };
         let mut env = Env {
             now: self.now,
+            steady_now: self.now,
             image: &self.image,
             config: &self.config,
             new_id: &mut new_id,

@@ -92,6 +92,7 @@ impl World {
             &mut self.machine,
             &mut Env {
                 now: self.now,
+                steady_now: self.now,
                 image: &self.image,
                 config: &self.config,
                 new_id: &mut new_id,

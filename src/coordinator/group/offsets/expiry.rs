@@ -78,7 +78,8 @@ impl GroupCoordinator {
             true => REST_MS,
             false => env.config.groups.offsets_retention_check_interval_ms,
         };
-        self.timers.set(Timer::ExpireOffsets, env.now + next);
+        let at = env.steady_now.saturating_add(next);
+        self.timers.set(Timer::ExpireOffsets, at);
         Effects {
             append: gone.records,
             ..Effects::default()
@@ -118,7 +119,8 @@ impl GroupCoordinator {
             }
         }
         if gone.is_full() {
-            self.timers.set(Timer::DropDeletedTopics, env.now + REST_MS);
+            let at = env.steady_now + REST_MS;
+            self.timers.set(Timer::DropDeletedTopics, at);
         } else {
             self.offsets.compared = Some(Arc::clone(env.image));
         }
@@ -139,7 +141,7 @@ impl GroupCoordinator {
             |record: &GroupRecord| matches!(record, GroupRecord::OffsetCommit { value: None, .. });
         if records.iter().any(is_tombstone) {
             self.offsets.compared = None;
-            let at = env.now + AGAIN_MS;
+            let at = env.steady_now + AGAIN_MS;
             self.timers.set(Timer::DropDeletedTopics, at);
         }
     }

@@ -122,6 +122,7 @@ impl World {
             &mut self.machine,
             &mut Env {
                 now: self.now,
+                steady_now: self.now,
                 image: &self.image,
                 config: &self.config,
                 new_id: &mut || Uuid::from_u128(1),
