@@ -343,6 +343,8 @@ mod tests {
             SyncGroup SyncGroupRequest,
             Heartbeat HeartbeatRequest,
             LeaveGroup LeaveGroupRequest,
+            ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest,
+            ConsumerGroupDescribe ConsumerGroupDescribeRequest,
             DescribeGroups DescribeGroupsRequest,
             ListGroups ListGroupsRequest,
             CreateTopics CreateTopicsRequest,

@@ -227,10 +227,18 @@ impl GroupCoordinator {
         let Some(Group::Consumer(group)) = self.groups.get_mut(group_id) else {
             return Effects::default();
         };
-        group.looked.regexes = env.image.offset;
-        group.looked.regexes_at = env.now;
+        // A new expression is resolved by itself: whoever changes his own all the time cannot have the broker resolve
+        // everybody else's as often. (A real broker lets it wait for the ten seconds to be over.)
+        let all = group.are_regexes_old(env);
+        if all {
+            group.looked.regexes = env.image.offset;
+            group.looked.regexes_at = env.now;
+        }
         let group = &*group;
-        let patterns: BTreeSet<&Arc<str>> = group.patterns().collect();
+        let patterns: BTreeSet<&Arc<str>> = group
+            .patterns()
+            .filter(|pattern| all || !group.regexes.contains_key(*pattern))
+            .collect();
         let mut regexes = group.regexes.clone();
         let mut append = Vec::new();
         let mut is_other = false;
@@ -453,14 +461,13 @@ impl ConsumerGroup {
         patterns.filter(|pattern| !pattern.is_empty())
     }
 
-    /// Is there an expression that may match something else now?
+    /// Is there an expression that is new, or may match something else now?
     fn is_refresh_due(&self, env: &Env<'_>) -> bool {
-        if self
-            .patterns()
-            .any(|pattern| !self.regexes.contains_key(pattern))
-        {
-            return true;
-        }
+        let is_new = |pattern: &Arc<str>| !self.regexes.contains_key(pattern);
+        self.patterns().any(is_new) || self.are_regexes_old(env)
+    }
+
+    fn are_regexes_old(&self, env: &Env<'_>) -> bool {
         let Some(oldest) = self.regexes.values().map(|it| it.timestamp).min() else {
             return false;
         };

@@ -39,9 +39,32 @@ pub(super) fn parse(pattern: &str) -> Result<Regex, String> {
     if LENGTH_MAX < pattern.len() {
         return Err("expression too long".to_owned());
     }
+    let pattern = &unquoted(pattern);
     // The pattern as it stands has to be one: what closes more brackets than it opens must not profit from ours.
     build(pattern)?;
     build(&format!("\\A(?:{pattern})\\z"))
+}
+
+/// What stands between `\Q` and `\E` means itself, in RE2 as in Java, whose clients quote names of topics like this.
+fn unquoted(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some(at) = rest.find('\\') {
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(quoted) = after.strip_prefix("\\Q") {
+            let (quoted, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+            out.push_str(&regex::escape(quoted));
+            rest = after;
+        } else {
+            // The next character belongs to the backslash, also if it is one.
+            let next = after.chars().nth(1).map_or(0, char::len_utf8);
+            let (escape, after) = after.split_at(1 + next);
+            out.push_str(escape);
+            rest = after;
+        }
+    }
+    out + rest
 }
 
 fn build(pattern: &str) -> Result<Regex, String> {
@@ -127,6 +150,10 @@ mod tests {
             ("^orders.*$", "orders-2", true),
             ("(?i)ORDERS", "orders", true),
             ("[[:alpha:]]+\\d", "x9", true),
+            ("\\Qa.b\\E.*", "a.b-1", true),
+            ("\\Qa.b\\E.*", "axb-1", false),
+            ("\\Qa.b", "a.b", true),
+            ("a\\.\\Q.\\E", "a..", true),
         ] {
             assert_eq!(
                 parse(pattern).unwrap().is_match(name),
