@@ -861,7 +861,8 @@ mod tests {
     #[test]
     fn unknown_and_idle_keys_are_warned_of() {
         let config = load(
-            "num.io.threads=4\nzookeeper.connect=a:2181\nnum.partitions=1",
+            "num.io.threads=4\nzookeeper.connect=a:2181\nnum.partitions=1\n\
+             group.consumer.session.timeout.ms=46000\ngroup.consumer.min.session.timeout.ms=1000",
             &[],
             &[],
         );

@@ -97,6 +97,13 @@ impl Groups {
     }
 }
 
+/// Keys that have a meaning through the groups of the consumer protocol: as what holds for those that have no value of
+/// their own, and as the bounds of those that have.
+pub(super) fn consumer_keys() -> impl Iterator<Item = &'static str> {
+    let all = table::BROKER.iter().map(|key| key.name);
+    all.filter(|name| name.starts_with("group.consumer.") && name.ends_with(".ms"))
+}
+
 impl Config {
     /// What holds for a group with these overrides; a value that cannot be read counts as none.
     pub fn consumer_group(&self, overrides: &BTreeMap<String, String>) -> ConsumerGroupConfig {

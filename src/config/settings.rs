@@ -226,6 +226,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn finish(mut self) -> (BTreeSet<&'static str>, Vec<Problem>) {
         self.used.extend(super::topic_keys());
+        self.used.extend(super::group::consumer_keys());
         (self.used, self.problems)
     }
 
