@@ -71,7 +71,6 @@ impl ConsumerGroup {
 fn hash<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>, image: &ClusterImage) -> i64 {
     let mut input = Vec::new();
     for topic in topics {
-        put_text(&mut input, &topic.name);
         input.extend(topic_hash(topic, image).to_le_bytes());
     }
     match &*input {
@@ -93,15 +92,17 @@ fn topic_hash(topic: &Topic, image: &ClusterImage) -> u64 {
             .replicas
             .iter()
             .filter_map(|id| image.brokers.get(id));
-        let racks: BTreeSet<&str> = brokers.filter_map(|it| it.rack.as_deref()).collect();
+        let mut racks: Vec<&str> = brokers.filter_map(|it| it.rack.as_deref()).collect();
+        racks.sort_unstable();
         for rack in racks {
+            put_count(&mut input, rack.encode_utf16().count());
             put_text(&mut input, rack);
         }
     }
     XxHash3_64::oneshot(&input)
 }
 
-/// As Java's characters, two bytes each, with their count behind them.
+/// As Java's characters, two bytes each, and their count.
 fn put_text(input: &mut Vec<u8>, text: &str) {
     let mut count = 0;
     for unit in text.encode_utf16() {

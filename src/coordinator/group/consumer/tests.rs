@@ -3,6 +3,8 @@
 //! Every record goes through its bytes, and at the end of a script a coordinator that is loaded from all of them has to
 //! be the same. What a script expects has been seen at Apache Kafka 4.4.0, but for where a comment says otherwise.
 
+mod recorded;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
