@@ -16,6 +16,10 @@ use tracing::info;
 use super::{ClassicGroup, Member, State, Timer, Turn};
 use crate::coordinator::group::request::Response;
 
+/// How long static members are waited for at least, when none has come (ms). A client may give its time-out as 0, and
+/// what is due at once whenever it is due keeps the broker from everything else.
+const WAIT_AGAIN_MIN_MS: i32 = 1000;
+
 /// How the first members of an empty group wait for others.
 #[derive(Debug)]
 pub(super) struct InitialDelay {
@@ -51,7 +55,7 @@ impl ClassicGroup {
             let delay_ms = turn.config.initial_rebalance_delay_ms;
             self.initial = Some(InitialDelay {
                 delay_ms,
-                remaining_ms: (self.rebalance_timeout_ms() - delay_ms).max(0),
+                remaining_ms: self.rebalance_timeout_ms().saturating_sub(delay_ms).max(0),
                 has_grown: false,
             });
             turn.wake(Timer::Join, delay_ms);
@@ -100,7 +104,8 @@ impl ClassicGroup {
         }
         if !self.elect_leader() && !self.members.is_empty() {
             // Static members, and none of them has come: until their sessions end.
-            turn.wake(Timer::Join, self.rebalance_timeout_ms());
+            let timeout_ms = self.rebalance_timeout_ms().max(WAIT_AGAIN_MIN_MS);
+            turn.wake(Timer::Join, timeout_ms);
             return;
         }
         self.initial = None;

@@ -84,8 +84,11 @@ impl Bench {
         let until = self.now + ms;
         while let Some(at) = self.machine.next_deadline().filter(|at| *at <= until) {
             self.now = self.now.max(at);
+            let mut count = 0;
             while let Some(effects) = self.with_env(Machine::tick) {
                 self.carry_out(effects);
+                count += 1;
+                assert!(count < 1000, "something is due again and again");
             }
         }
         self.now = until;

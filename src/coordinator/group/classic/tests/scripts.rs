@@ -662,6 +662,24 @@ fn a_rebalance_to_which_no_static_member_comes_is_waited_for_again() {
     );
 }
 
+/// How long a group waits is for its members to say, and a broker that waits for nothing again and again does nothing
+/// else. A real broker does not look after its groups meanwhile, either.
+#[test]
+fn static_members_that_do_not_want_to_be_waited_for_are_waited_for_a_second_at_a_time() {
+    check(
+        "join a i=x session=50000 rebalance=20000 = wrote 0 - | PreparingRebalance 0 x-1*+
+         join b i=y session=50000 rebalance=20000 =  | PreparingRebalance 0 x-1*+ y-2+
+         wait 0           = a: 1 range of x-1 [x-1=m y-2=m]; b: 1 range of x-1 [] | CompletingRebalance 1 range x-1* y-2
+         sync a x-1->p y-2->q = wrote 1 range x-1=p y-2=q; a: has p | Stable 1 range x-1* y-2
+         sync b           = b: has q | Stable 1 range x-1* y-2
+         join a id= i=x session=50000 rebalance=0 = wrote 1 range y-2=q x-3=p; a: 1 range of x-3 [y-2=m x-3=m] skip | Stable 1 range x-3* y-2
+         join b id= i=y session=50000 rebalance=0 = wrote 1 range x-3=p y-4=q; b: 1 range of x-3 [] | Stable 1 range x-3* y-4
+         leave - i=y      = -: ok | PreparingRebalance 1 range x-3*
+         wait 49999       =  | PreparingRebalance 1 range x-3*
+         wait 1           = wrote 2 - | Empty 2",
+    );
+}
+
 #[test]
 fn members_leave_together_and_by_instance() {
     check(
