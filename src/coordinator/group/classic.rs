@@ -35,12 +35,7 @@ use protocol::{
 };
 use uuid::Uuid;
 
-use self::{
-    member::{Member, copied},
-    rebalance::InitialDelay,
-    state::State,
-    subscription::CONSUMER,
-};
+use self::{member::Member, rebalance::InitialDelay, state::State, subscription::CONSUMER};
 use super::{Committer, Effects, Group, GroupCoordinator, RetentionBase, request::Response};
 use crate::{
     config::Groups,
@@ -286,7 +281,7 @@ impl ClassicGroup {
         for metadata in &value.members {
             let (id, member) = match known.remove_entry(&*metadata.member_id) {
                 Some((id, mut member)) => {
-                    member.assignment = copied(&metadata.assignment);
+                    member.follow(metadata, protocol);
                     (id, member)
                 }
                 None => {

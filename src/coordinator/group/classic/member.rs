@@ -56,26 +56,45 @@ impl Member {
 
     /// As a record has it, in a group that has chosen `protocol`.
     pub(super) fn loaded(metadata: &MemberMetadata, protocol: &str) -> Self {
-        // Records of long ago know of one time-out.
-        let rebalance_timeout_ms = match metadata.rebalance_timeout {
-            -1 => metadata.session_timeout,
-            timeout => timeout,
-        };
-        Self {
-            instance_id: metadata.group_instance_id.as_deref().map(Arc::from),
+        let mut member = Self {
+            instance_id: None,
             client_id: Arc::from(&*metadata.client_id),
             client_host: (&*metadata.client_host).into(),
-            rebalance_timeout_ms,
-            session_timeout_ms: metadata.session_timeout,
-            protocols: Box::new([Protocol {
-                name: protocol.into(),
-                metadata: copied(&metadata.subscription),
-            }]),
-            assignment: copied(&metadata.assignment),
+            rebalance_timeout_ms: 0,
+            session_timeout_ms: 0,
+            protocols: Box::default(),
+            assignment: Bytes::new(),
             is_new: false,
             joining: None,
             syncing: None,
+        };
+        member.follow(metadata, protocol);
+        member
+    }
+
+    /// What is in the record holds. What is not, its other protocols and what it waits for, stays: a record that has
+    /// just been made of this member changes nothing but the assignment, and of two that are loaded the later counts.
+    pub(super) fn follow(&mut self, metadata: &MemberMetadata, protocol: &str) {
+        self.instance_id = metadata.group_instance_id.as_deref().map(Arc::from);
+        if *self.client_id != *metadata.client_id {
+            self.client_id = Arc::from(&*metadata.client_id);
         }
+        if *self.client_host != *metadata.client_host {
+            self.client_host = (&*metadata.client_host).into();
+        }
+        self.session_timeout_ms = metadata.session_timeout;
+        // Records of long ago know of one time-out.
+        self.rebalance_timeout_ms = match metadata.rebalance_timeout {
+            -1 => metadata.session_timeout,
+            timeout => timeout,
+        };
+        if self.metadata(protocol) != Some(&metadata.subscription) {
+            self.protocols = Box::new([Protocol {
+                name: protocol.into(),
+                metadata: copied(&metadata.subscription),
+            }]);
+        }
+        self.assignment = copied(&metadata.assignment);
     }
 
     /// The same member with what it says now.

@@ -3,6 +3,7 @@
 //! - In no generation does a partition have two owners.
 //! - When nothing has happened for a while, all that live are in one generation and every partition has an owner.
 //! - All of it holds across a change of the coordinator, and when records cannot be written.
+//! - Another coordinator knows of a stable group what this one does, but for what is not in records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,10 @@ use proptest::prelude::*;
 use protocol::error::ErrorCode;
 
 use super::{Bench, Bytes, from};
-use crate::coordinator::group::request::{Request, Response};
+use crate::coordinator::group::{
+    Group,
+    request::{Request, Response},
+};
 
 const PARTITIONS: u8 = 7;
 const HEARTBEAT_MS: i64 = 3_000;
@@ -266,7 +270,7 @@ impl World {
         true
     }
 
-    fn check_at_rest(&self) {
+    fn check_at_rest(&mut self) {
         let alive = self.consumers.iter().filter(|consumer| consumer.alive);
         let alive: Vec<&Consumer> = alive.collect();
         let Some(first) = alive.first() else { return };
@@ -278,6 +282,13 @@ impl World {
         }
         assert_eq!(seen.len(), usize::from(PARTITIONS), "{group}");
         assert!(group.starts_with("Stable"), "{group}");
+        let written = |bench: &Bench| match bench.machine.groups.get("g") {
+            Some(Group::Classic(group)) => group.record("g", |_, member| member.assignment.clone()),
+            other => panic!("{other:?}"),
+        };
+        let known = written(&self.bench);
+        self.bench.reload();
+        assert_eq!(written(&self.bench), known, "loaded again");
     }
 }
 

@@ -709,6 +709,25 @@ fn who_leaves_while_it_waits_to_join_is_answered() {
     );
 }
 
+/// A log that has not been compacted yet has a record of each generation. Members were once loaded with what they had
+/// said in the oldest, and the offsets of topics that they had come to read since were theirs to lose.
+#[test]
+fn members_are_loaded_with_what_they_said_last() {
+    check(
+        "join a v=3 p=range:s,sticky:s session=10000 = wrote 0 - | PreparingRebalance 0 a-1*+
+         wait 0           = a: 1 range of a-1 [a-1=s] | CompletingRebalance 1 range a-1*
+         sync a a-1->p    = wrote 1 range a-1=p; a: has p | Stable 1 range a-1*
+         join a p=sticky:t session=30000 = a: 2 sticky of a-1 [a-1=t] | CompletingRebalance 2 sticky a-1*
+         sync a a-1->q    = wrote 2 sticky a-1=q; a: has q | Stable 2 sticky a-1*
+         reload           =  | Stable 2 sticky a-1*
+         describe -       = -: ok Stable consumer sticky a-1 of a/127.0.0.1 t:q | Stable 2 sticky a-1*
+         wait 29999       =  | Stable 2 sticky a-1*
+         heartbeat a      = a: ok | Stable 2 sticky a-1*
+         join b v=3 p=range:s = b: InconsistentGroupProtocol | Stable 2 sticky a-1*
+         join b v=3 p=sticky:s =  | PreparingRebalance 2 sticky a-1* b-2+",
+    );
+}
+
 #[test]
 fn an_unknown_group_is_answered_as_an_unknown_member() {
     check(
