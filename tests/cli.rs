@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::{Command, Output},
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
 };
 
 const CONFIGURATION_IS_WRONG: i32 = 3;
@@ -102,6 +103,37 @@ fn an_override_without_a_value_is_a_wrong_command_line() {
     let output = sordini(&["--override", "num.partitions"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("key=value is expected"));
+}
+
+/// A database of the controller's once told its two hundred options as warnings.
+#[test]
+fn a_start_is_a_few_lines_and_none_of_them_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_sordini"))
+        .args(["--override", &format!("log.dirs={}", dir.path().display())])
+        .args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"])
+        .args(["--override", "sordini.metrics.listener="])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(broker.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    for line in lines.map_while(Result::ok).take(20) {
+        let is_last = line.contains("Transitioning from RECOVERY to RUNNING");
+        said.push(line);
+        if is_last {
+            break;
+        }
+    }
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    assert!(
+        said.last().is_some_and(|line| line.contains("RUNNING")),
+        "{said:#?}"
+    );
+    assert!(said.len() < 10, "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains("WARN")), "{said:#?}");
 }
 
 fn sordini(arguments: &[&str], environment: &[(&str, &str)]) -> Output {

@@ -349,7 +349,9 @@ fn log(level: LogLevel, text: &str) {
     let text = text.trim_end();
     match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!("the controller's database: {text}"),
-        _ => tracing::warn!("the controller's database: {text}"),
+        LogLevel::Warn => tracing::warn!("the controller's database: {text}"),
+        // Its options, line by line, come at every level that one asks for.
+        _ => (),
     }
 }
 
