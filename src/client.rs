@@ -26,7 +26,7 @@ use protocol::error::ErrorCode;
 use replication::peer::{self, Peer};
 
 pub(crate) use error::{Error, Refusal};
-pub(crate) use groups::{Assignment, Committer, Group, Member, decode_assignment};
+pub(crate) use groups::{Assignment, Committed, Committer, Group, Member, decode_assignment};
 pub(crate) use settings::{Settings, pairs};
 pub(crate) use topics::{Listed, Partition, unknown_partition};
 

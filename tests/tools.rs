@@ -9,20 +9,29 @@
 //! orders                   a line on its standard output
 //! 2> text                  a line on its standard error
 //! = 1                      its exit code, if it is not 0
+//! & consume @ ...          a command that goes on beside the next ones, until
+//! ^                        all of those are told to stop
+//! % name text              a file that commands find as DIR/name
 //! ```
 //!
-//! Ids and ports that differ from run to run are shown as letters.
+//! Ids and ports that differ from run to run are shown as letters. While a command goes on beside it, another is run until it
+//! prints what is expected: what the first one does takes its time.
 
 mod common;
 
 use std::{
+    ffi::OsStr,
     fmt::Write as _,
     io::Write as _,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use common::TestBroker;
+
+/// For how long a command is run again while others go on.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn topics() {
@@ -37,6 +46,16 @@ fn configs() {
 #[test]
 fn records() {
     check("records.txt");
+}
+
+#[test]
+fn groups() {
+    check("groups.txt");
+}
+
+#[test]
+fn members() {
+    check("members.txt");
 }
 
 #[test]
@@ -70,9 +89,9 @@ fn what_is_wrong_is_said_with_the_address() {
         let file = file.to_str().expect("a path in Unicode");
         run(&[&list[..], &["--command-config", file], more].concat(), "")
     };
-    let (out, err, code) = with("default.api.timeout.ms=150\n", &["--wait"]);
+    let (out, err, code) = with("default.api.timeout.ms=1000\n", &["--wait"]);
     assert!(
-        err.starts_with(&refused) && err.ends_with("Trying again for 150 ms.\n"),
+        err.starts_with(&refused) && err.ends_with("Trying again for 1000 ms.\n"),
         "{err}"
     );
     assert!(out.contains(&refused), "{out}");
@@ -163,8 +182,20 @@ fn check(file: &str) {
     // Files that the commands name are in their own directory.
     let dir = tempfile::tempdir().expect("a directory");
     let mut got = String::new();
+    let mut beside = Beside(Vec::new());
     let mut lines = expected.lines().peekable();
     while let Some(line) = lines.next() {
+        if let Some(command) = line.strip_prefix("& ") {
+            let words = words(command, &asked, dir.path());
+            beside.0.push(start(&words, Stdio::null));
+            writeln!(got, "{line}").expect("memory");
+            continue;
+        }
+        if line == "^" {
+            beside.stop();
+            writeln!(got, "{line}").expect("memory");
+            continue;
+        }
         if let Some(file) = line.strip_prefix("% ") {
             let (name, text) = file.split_once(' ').expect("a file's name and text");
             std::fs::write(dir.path().join(name), text.replace("\\n", "\n"))
@@ -186,11 +217,19 @@ fn check(file: &str) {
             input.push('\n');
         }
         // What follows is what is expected; comments and blank lines between commands are taken over above.
-        while lines
-            .next_if(|line| !line.starts_with(['$', '#', '%']) && !line.is_empty())
-            .is_some()
-        {}
-        got += &outcome(command, &input, &asked, dir.path());
+        let mut wanted = String::new();
+        while let Some(line) =
+            lines.next_if(|line| !line.starts_with(['$', '#', '%', '&', '^']) && !line.is_empty())
+        {
+            writeln!(wanted, "{line}").expect("memory");
+        }
+        let since = Instant::now();
+        let outcome = || outcome(command, &input, &asked, dir.path());
+        let mut last = outcome();
+        while last != wanted && !beside.0.is_empty() && since.elapsed() < PATIENCE {
+            last = outcome();
+        }
+        got += &last;
     }
     if got != expected {
         let diff = difference(&expected, &got);
@@ -202,18 +241,46 @@ fn check(file: &str) {
     }
 }
 
-fn outcome(command: &str, input: &str, asked: &Asked, dir: &Path) -> String {
-    let address = asked.address.clone();
+/// Commands that go on beside others.
+struct Beside(Vec<Child>);
+
+impl Beside {
+    /// Tells them to stop and waits until they have.
+    fn stop(&mut self) {
+        for child in &self.0 {
+            // It may have ended by itself.
+            let _ = Command::new("sh")
+                .args(["-c", &format!("kill -TERM {}", child.id())])
+                .status();
+        }
+        for mut child in self.0.drain(..) {
+            child.wait().expect("it ends");
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn words(command: &str, asked: &Asked, dir: &Path) -> Vec<String> {
     let dir = dir.to_str().expect("a path in Unicode");
     let mut words = Vec::new();
     for word in split(command) {
         match word.as_str() {
-            "@" => words.extend(["--bootstrap-server".to_owned(), address.clone()]),
+            "@" => words.extend(["--bootstrap-server".to_owned(), asked.address.clone()]),
             _ => words.push(word.replace("DIR/", &format!("{dir}/"))),
         }
     }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (out, err, code) = run(&words, input);
+    words
+}
+
+fn outcome(command: &str, input: &str, asked: &Asked, dir: &Path) -> String {
+    let (out, err, code) = run(&words(command, asked, dir), input);
+    let address = &asked.address;
+    let dir = dir.to_str().expect("a path in Unicode");
     let mut text = String::new();
     for line in out.lines() {
         // A blank line would end the expectation.
@@ -236,23 +303,28 @@ fn outcome(command: &str, input: &str, asked: &Asked, dir: &Path) -> String {
         .replace(&asked.data, "DATA")
         .replace(dir, "DIR");
     [
-        "TopicId: ",
-        "Cluster ID: ",
-        "ClusterId:              ",
-        "\"directoryId\": \"",
+        ("TopicId: ", 22),
+        ("Cluster ID: ", 22),
+        ("ClusterId:              ", 22),
+        ("\"directoryId\": \"", 22),
+        ("sordini-consume-", 36),
     ]
     .into_iter()
-    .fold(text, mask)
+    .fold(text, |text, (before, size)| mask(&text, before, size))
 }
 
-/// Replaces the 22 letters of an id after `before`.
-fn mask(text: String, before: &str) -> String {
+/// Replaces the letters of an id after `before`.
+fn mask(text: &str, before: &str, size: usize) -> String {
     let mut parts = text.split(before);
     let mut masked = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         masked += before;
-        masked += "IIIIIIIIIIIIIIIIIIIIII";
-        masked += part.get(22..).unwrap_or_default();
+        // A client's name may also stand alone, at the end of a line.
+        let is_id = part.get(..size).is_some_and(|id| !id.contains([' ', '\n']));
+        if is_id {
+            masked += &"I".repeat(size);
+        }
+        masked += &part[if is_id { size } else { 0 }..];
     }
     masked
 }
@@ -269,15 +341,19 @@ fn split(command: &str) -> Vec<String> {
     words
 }
 
-fn run(words: &[&str], input: &str) -> (String, String, i32) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sordini"))
+fn start(words: &[impl AsRef<OsStr>], output: impl Fn() -> Stdio) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_sordini"))
         .args(words)
         .env_clear()
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(output())
+        .stderr(output())
         .spawn()
-        .expect("the program runs");
+        .expect("the program runs")
+}
+
+fn run(words: &[impl AsRef<OsStr>], input: &str) -> (String, String, i32) {
+    let mut child = start(words, Stdio::piped);
     let mut stdin = child.stdin.take().expect("its input");
     // It may end without reading all of it.
     let _ = stdin.write_all(input.as_bytes());

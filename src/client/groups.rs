@@ -44,11 +44,11 @@ pub(crate) struct Member {
 /// The partitions of each topic.
 pub(crate) type Assignment = BTreeMap<String, Vec<i32>>;
 
-/// An offset a group has committed.
+/// An offset a group has committed, or is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub(crate) offset: i64,
-    /// -1: unknown.
+    /// Of the last record read: a log that was cut since is noticed by it. -1: unknown.
     pub(crate) leader_epoch: i32,
 }
 
@@ -299,13 +299,14 @@ impl Client {
         &mut self,
         id: &str,
         committer: &Committer,
-        offsets: &BTreeMap<Partition, i64>,
+        offsets: &BTreeMap<Partition, Committed>,
     ) -> Result<(), Error> {
         let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for ((topic, index), offset) in offsets {
+        for ((topic, index), at) in offsets {
             let partition = OffsetCommitRequestPartition::default()
                 .with_partition_index(*index)
-                .with_committed_offset(*offset)
+                .with_committed_offset(at.offset)
+                .with_committed_leader_epoch(at.leader_epoch)
                 .with_committed_metadata(Some(StrBytes::from_static_str("")));
             topics.entry(topic).or_default().push(partition);
         }

@@ -21,14 +21,14 @@ use std::{
 };
 
 use clap::Args;
-use fetcher::{Fetcher, Isolation};
+use fetcher::{Fetched, Fetcher, Isolation};
 use kafka_protocol::messages::{MetadataRequest, metadata_request::MetadataRequestTopic};
 use membership::Membership;
 use printer::Printer;
 use tokio::time::Instant;
 
 use super::{Connection, Failure, console::Console, required, topic_filter::TopicFilter};
-use crate::client::{Partition, Settings, pairs, refused, topic_name};
+use crate::client::{Committed, Partition, Settings, pairs, refused, topic_name};
 
 /// How long a fetch waits for records: also how soon an interrupt is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
@@ -279,8 +279,8 @@ struct Session<'a> {
     start: i64,
     /// How many partitions each topic has that is read.
     partitions: BTreeMap<String, i32>,
-    /// After the last record printed of each partition.
-    consumed: BTreeMap<Partition, i64>,
+    /// Up to where each partition has been printed: where the group is to go on.
+    consumed: BTreeMap<Partition, Committed>,
     printed: i64,
 }
 
@@ -321,10 +321,14 @@ impl Session<'_> {
                     }
                     printed => printed?,
                 }
-                self.consumed
-                    .insert(record.partition.clone(), record.offset + 1);
+                let at = Committed {
+                    offset: record.offset + 1,
+                    leader_epoch: record.leader_epoch,
+                };
+                self.consumed.insert(record.partition.clone(), at);
                 self.printed += 1;
             }
+            self.note_positions(&records);
             console.flush()?;
             let changed = match REFRESH <= refreshed_at.elapsed() {
                 true => {
@@ -421,7 +425,27 @@ impl Session<'_> {
             }
         }
         self.fetcher.begin(&unknown, self.start).await?;
+        // Where a group begins is committed too: what is written until a member comes back is not missed.
+        self.note_positions(&[]);
         Ok(())
+    }
+
+    /// Takes over the positions of partitions of which everything that was fetched has been printed. They may be further than
+    /// the last record: markers of transactions are passed over.
+    fn note_positions(&mut self, fetched: &[Fetched]) {
+        let mut last: BTreeMap<&Partition, i64> = BTreeMap::new();
+        for record in fetched {
+            last.insert(&record.partition, record.offset);
+        }
+        for (partition, &position) in self.fetcher.positions() {
+            let at = self.consumed.entry(partition.clone()).or_insert(Committed {
+                offset: position,
+                leader_epoch: -1,
+            });
+            if last.get(partition).is_none_or(|last| *last < at.offset) {
+                at.offset = position;
+            }
+        }
     }
 
     /// What there is to do between two fetches.

@@ -44,6 +44,7 @@ pub(super) enum Isolation {
 pub(super) struct Fetched {
     pub(super) partition: Partition,
     pub(super) offset: i64,
+    pub(super) leader_epoch: i32,
     pub(super) timestamp: i64,
     pub(super) timestamp_type: TimestampType,
     pub(super) key: Option<Bytes>,
@@ -243,6 +244,7 @@ impl Fetcher {
                         records.push(Fetched {
                             partition: partition.clone(),
                             offset: record.offset,
+                            leader_epoch: header.leader_epoch,
                             timestamp: record.timestamp,
                             timestamp_type: header.timestamp_type(),
                             key: record.key,

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use super::assignor::{self, Member};
 use crate::client::{
-    Assignment, Client, Committer, Error, Partition, Refusal, decode_assignment, refused,
-    topic_name,
+    Assignment, Client, Committed, Committer, Error, Partition, Refusal, decode_assignment,
+    refused, topic_name,
 };
 
 const SESSION_TIMEOUT_MS: i32 = 45_000;
@@ -46,7 +46,7 @@ pub(super) struct Membership {
     generation: i32,
     heard_at: Instant,
     committed_at: Instant,
-    committed: BTreeMap<Partition, i64>,
+    committed: BTreeMap<Partition, Committed>,
     /// The coordinator does not know this member any more, or not in this generation.
     is_lost: bool,
 }
@@ -194,7 +194,7 @@ impl Membership {
     /// Commits what has been read since the last time.
     pub(super) async fn commit(
         &mut self,
-        consumed: &BTreeMap<Partition, i64>,
+        consumed: &BTreeMap<Partition, Committed>,
         client: &mut Client,
     ) -> Result<(), Error> {
         self.committed_at = Instant::now();

@@ -1,6 +1,9 @@
 //! `--describe`: a group's offsets and lag, its members, or its state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{Options, chosen};
 use crate::{
@@ -102,14 +105,7 @@ async fn offsets(group: &Group, verbose: bool, client: &mut Client) -> Result<Ta
         row.extend(who(member));
         rows.push(row);
     };
-    // The members with the most partitions first, as in Kafka's tool.
-    let mut members: Vec<&Member> = group.members.iter().collect();
-    members.sort_by_key(|member| {
-        (
-            std::cmp::Reverse(partitions(&member.assignment).len()),
-            member.id.clone(),
-        )
-    });
+    let members = busiest_first(group);
     for member in &members {
         for partition in partitions(&member.assignment) {
             row(&partition, Some(member));
@@ -165,7 +161,10 @@ fn members(group: &Group, verbose: bool) -> Table {
         growing("CLIENT-ID", 15),
         fixed("#PARTITIONS", 15),
     ]);
-    if verbose {
+    if !verbose {
+        // Kafka's tool ends these lines with a blank.
+        columns.push(fixed("", 0));
+    } else {
         columns.extend([
             fixed("CURRENT-EPOCH", 15),
             growing("CURRENT-ASSIGNMENT", 20),
@@ -183,7 +182,9 @@ fn members(group: &Group, verbose: bool) -> Table {
             member.client_id.clone(),
             partitions(&member.assignment).len().to_string(),
         ]);
-        if verbose {
+        if !verbose {
+            row.push(String::new());
+        } else {
             row.extend([
                 or_dash(member.epoch),
                 shown(&member.assignment),
@@ -193,7 +194,17 @@ fn members(group: &Group, verbose: bool) -> Table {
         }
         row
     };
-    (columns, group.members.iter().map(row).collect())
+    (columns, busiest_first(group).into_iter().map(row).collect())
+}
+
+/// The members with the most partitions first, as in Kafka's tool.
+fn busiest_first(group: &Group) -> Vec<&Member> {
+    let mut members: Vec<&Member> = group.members.iter().collect();
+    members.sort_by_key(|member| {
+        let count = partitions(&member.assignment).len();
+        (Reverse(count), member.id.clone())
+    });
+    members
 }
 
 async fn state(group: &Group, verbose: bool, client: &mut Client) -> Result<Table, Failure> {

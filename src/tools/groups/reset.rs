@@ -10,7 +10,7 @@ use super::{
     time,
 };
 use crate::{
-    client::{Client, Committer, Error, Partition},
+    client::{Client, Committed, Committer, Error, Partition},
     clock,
     tools::{
         Failure,
@@ -141,7 +141,16 @@ pub(super) async fn run(
             None => new_offsets(&plan, &group, client, console).await?,
         };
         if options.execute && !offsets.is_empty() {
-            client.commit(&group, &Committer::NOBODY, &offsets).await?;
+            let moved = offsets.iter().map(|(partition, &offset)| {
+                let at = Committed {
+                    offset,
+                    leader_epoch: -1,
+                };
+                (partition.clone(), at)
+            });
+            client
+                .commit(&group, &Committer::NOBODY, &moved.collect())
+                .await?;
         }
         planned.insert(group, offsets);
     }
