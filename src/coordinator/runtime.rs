@@ -4,6 +4,9 @@
 //! its records make. Its lock is held for a decision, a write into the page cache and the replay of what was
 //! written; whoever waits for the watermark waits outside.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -655,20 +658,5 @@ impl From<BatchError> for LoadError {
 impl From<DecodeError> for LoadError {
     fn from(err: DecodeError) -> Self {
         Self::Record(err)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Seen at a real broker with 50 partitions: which partition's leader FindCoordinator names.
-    #[test]
-    fn keys_are_spread_as_javas_hash_spreads_them() {
-        assert_eq!(partition_of("", 50), 0);
-        assert_eq!(partition_of("a", 50), 47);
-        // Its hash is the smallest integer there is, which has no absolute value.
-        assert_eq!(partition_of("polygenelubricants", 50), 0);
-        assert_eq!(partition_of("grüße-😀", 7), partition_of("grüße-😀", 7));
     }
 }
