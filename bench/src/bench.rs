@@ -41,6 +41,9 @@ pub(crate) struct Sizes {
     pub(crate) start_bytes: u64,
     pub(crate) connections: usize,
     pub(crate) partitions: i32,
+    /// Commits of a hundred partitions.
+    pub(crate) commits: u64,
+    pub(crate) groups: i64,
 }
 
 impl Sizes {
@@ -57,6 +60,8 @@ impl Sizes {
                 start_bytes: 10 * GB,
                 connections: 5_000,
                 partitions: 10_000,
+                commits: 16_000,
+                groups: 10_000,
             },
             Size::Small => Sizes {
                 load_bytes: 100 * MB,
@@ -69,6 +74,8 @@ impl Sizes {
                 start_bytes: 100 * MB,
                 connections: 200,
                 partitions: 200,
+                commits: 800,
+                groups: 200,
             },
         }
     }

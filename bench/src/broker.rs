@@ -199,7 +199,8 @@ impl Drop for Broker {
 }
 
 /// The same settings for both: a node that is broker and controller, Kafka's defaults for everything
-/// that matters, and a housekeeping that comes by often enough to be part of what is measured.
+/// that matters, no wait for other members in new groups, and a housekeeping that comes by often enough
+/// to be part of what is measured.
 fn server_properties(port: u16, dir: &Path) -> String {
     let controller = port + 1;
     let metrics = port + 2;
@@ -215,6 +216,7 @@ log.dirs={}
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
 log.retention.check.interval.ms=1000
 log.segment.delete.delay.ms=1000
 sordini.metrics.listener=127.0.0.1:{metrics}

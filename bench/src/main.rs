@@ -28,6 +28,7 @@ mod report;
 mod rows;
 mod stats;
 mod turns;
+mod wire;
 
 use std::{process::ExitCode, sync::LazyLock};
 

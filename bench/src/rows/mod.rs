@@ -1,6 +1,7 @@
 //! The rows, one file per group that shares its brokers and its load.
 
 mod consume;
+mod groups;
 mod latency;
 mod memory;
 mod partitions;
@@ -25,6 +26,7 @@ pub(crate) enum Group {
     Start,
     Memory,
     Partitions,
+    Groups,
 }
 
 impl Group {
@@ -46,6 +48,7 @@ impl Group {
             Group::Start => "From exec to the first ApiVersions answer",
             Group::Memory => "Resident memory",
             Group::Partitions => "Many partitions on one node",
+            Group::Groups => "Groups and their offsets",
         }
     }
 
@@ -62,6 +65,7 @@ impl Group {
             Group::Start => start::measure(bench),
             Group::Memory => memory::measure(bench),
             Group::Partitions => partitions::measure(bench),
+            Group::Groups => groups::measure(bench),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
+use protocol::schema::EncodeError;
 use replication::controller::topics::NewTopic;
 use tempfile::TempDir;
 
@@ -17,13 +18,20 @@ struct Counter {
     count: usize,
 }
 
+#[derive(Debug)]
+enum Ask {
+    /// How many records there were before this.
+    Count,
+    Fail,
+}
+
 impl Machine for Counter {
-    type Request = ();
+    type Request = Ask;
     type Response = usize;
     type Record = ();
 
-    fn encode((): &()) -> (Bytes, Option<Bytes>) {
-        (Bytes::from_static(b"key"), None)
+    fn encode((): &()) -> Result<(Bytes, Option<Bytes>), EncodeError> {
+        Ok((Bytes::from_static(b"key"), None))
     }
 
     fn decode(key: Bytes, _: Option<Bytes>) -> Result<Option<()>, DecodeError> {
@@ -34,8 +42,11 @@ impl Machine for Counter {
         }
     }
 
-    fn handle(&mut self, ticket: Ticket, (): (), _: &mut Env<'_>) -> Effects<Self> {
-        Effects::append(vec![()], ticket, self.count)
+    fn handle(&mut self, ticket: Ticket, ask: Ask, _: &mut Env<'_>) -> Effects<Self> {
+        match ask {
+            Ask::Count => Effects::append(vec![()], ticket, self.count),
+            Ask::Fail => panic!("a fault of the machine, as the test asks for"),
+        }
     }
 
     fn replay(&mut self, (): (), _: Origin) {
@@ -141,10 +152,10 @@ impl World {
 }
 
 /// Asks until the partition is loaded, or known not to be.
-async fn settled(runtime: &Runtime<Counter>) -> Answer<Counter> {
+async fn settled(runtime: &Arc<Runtime<Counter>>) -> Answer<Counter> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        match runtime.ask("any", ()).await {
+        match runtime.ask("any", Ask::Count).await {
             Err(ErrorCode::CoordinatorLoadInProgress) => {
                 assert!(Instant::now() < deadline, "still loading");
                 tokio::task::yield_now().await;
@@ -163,19 +174,34 @@ async fn requests_are_sent_away_while_their_partition_is_loaded() {
         ..States::default()
     };
     for _ in 0..3 {
-        let answer = runtime.ask("any", ()).await;
+        let answer = runtime.ask("any", Ask::Count).await;
         assert_eq!(answer, Err(ErrorCode::CoordinatorLoadInProgress));
         assert_eq!(runtime.each(|_| ()), loading);
     }
     go.send(()).expect("it waits for this");
     assert_eq!(settled(&runtime).await, Ok(3));
     // What was appended meanwhile has been replayed.
-    assert_eq!(runtime.ask("any", ()).await, Ok(4));
+    assert_eq!(runtime.ask("any", Ask::Count).await, Ok(4));
     let mut counts = Vec::new();
     let states = runtime.each(|machine| counts.push(machine.count));
     assert_eq!((states.active, &counts[..]), (1, &[5][..]));
     runtime.close();
-    assert_eq!(runtime.ask("any", ()).await, Err(ErrorCode::NotCoordinator));
+    assert_eq!(
+        runtime.ask("any", Ask::Count).await,
+        Err(ErrorCode::NotCoordinator)
+    );
+    world.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_fails_is_made_anew_from_its_log() {
+    let world = World::new(&["key"]).await;
+    let (runtime, go) = world.runtime();
+    go.send(()).expect("it waits for this");
+    assert_eq!(settled(&runtime).await, Ok(1));
+    let failed = runtime.ask("any", Ask::Fail).await;
+    assert_eq!(failed, Err(ErrorCode::CoordinatorLoadInProgress));
+    assert_eq!(settled(&runtime).await, Ok(2));
     world.running.stop().await;
 }
 

@@ -1,0 +1,228 @@
+//! Groups: how fast offsets are committed, what a group takes in memory, and how soon all is there after a restart.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+};
+
+use crate::{
+    Result,
+    bench::Bench,
+    broker::{Broker, Side},
+    client, process,
+    report::{Measured, Row, Wanted},
+    turns::{BySide, in_turns},
+    wire::{Member, Wire},
+};
+
+const TOPIC: &str = "read";
+/// Of the topic, all of which every commit is about.
+const PARTITIONS: i32 = 100;
+/// Consumers that commit at the same time, each in a group of its own.
+const COMMITTERS: u64 = 8;
+/// What a broker does by itself after a load has settled.
+const SETTLE: Duration = Duration::from_secs(5);
+const RUNS_MAX: u32 = 3;
+
+struct Commits {
+    per_second: f64,
+    cpu_micros: f64,
+}
+
+struct Groups {
+    kib_each: f64,
+    restart_s: f64,
+    /// Until a million commits have been loaded.
+    load_s: f64,
+}
+
+pub(super) fn measure(bench: &Bench) -> Result<Measured> {
+    let commits = commits(bench)?;
+    let runs_each = bench.runs.min(RUNS_MAX);
+    let mut sides = BySide::try_new(&bench.sides, Ok)?;
+    let groups = in_turns(&mut sides, runs_each, |side, _| {
+        let (kib_each, restart_s) = many_groups(bench, side)?;
+        Ok(Groups {
+            kib_each,
+            restart_s,
+            load_s: load(bench, side)?,
+        })
+    })?;
+
+    let of_commits = |work: &str, unit, figure: fn(&Commits) -> f64, wanted| Row {
+        work: work.to_owned(),
+        unit,
+        sordini: commits.samples(Side::Sordini, figure),
+        kafka: commits.samples(Side::Kafka, figure),
+        wanted,
+    };
+    let of_groups = |work: String, unit, figure: fn(&Groups) -> f64, bar| Row {
+        work,
+        unit,
+        sordini: groups.samples(Side::Sordini, figure),
+        kafka: groups.samples(Side::Kafka, figure),
+        wanted: Wanted::AtMost(bar),
+    };
+    let (group_count, loaded) = (bench.sizes.groups, offsets(bench));
+    let rows = vec![
+        of_commits(
+            "commits of 100 partitions",
+            "per s",
+            |run| run.per_second,
+            Wanted::RatioAtLeast(3.0),
+        ),
+        of_commits(
+            "CPU of each",
+            "µs",
+            |run| run.cpu_micros,
+            Wanted::RatioAtMost(0.3),
+        ),
+        of_groups(
+            format!("each of {group_count} groups with one member"),
+            "KiB",
+            |run| run.kib_each,
+            4.0,
+        ),
+        of_groups(
+            format!("{group_count} groups: from exec until all of them answer"),
+            "s",
+            |run| run.restart_s,
+            2.0,
+        ),
+        of_groups(
+            format!("{loaded} commits in one partition: from exec until they are loaded"),
+            "s",
+            |run| run.load_s,
+            2.0,
+        ),
+    ];
+    let note = format!(
+        "{COMMITTERS} consumers of librdkafka commit at the same time, each waiting for its answer. The groups have \
+         committed one offset each. Restarts are after a clean stop; {runs_each} runs."
+    );
+    Ok(Measured {
+        rows,
+        runs: bench.runs,
+        notes: vec![note],
+    })
+}
+
+fn commits(bench: &Bench) -> Result<BySide<Vec<Commits>>> {
+    let mut brokers = bench.brokers("commits")?;
+    for broker in brokers.iter() {
+        client::create_topic(broker, TOPIC, PARTITIONS, &[])?;
+        for committer in 0..COMMITTERS {
+            Wire::connect(broker)?.find_coordinator(&name(committer))?;
+        }
+    }
+    in_turns(&mut brokers, bench.runs, |_, broker| {
+        // To warm up.
+        commit_all(bench, broker)?;
+        let (elapsed, cpu_time) = broker.cpu_time_of(|| commit_all(bench, broker))?;
+        // Some ten thousand.
+        #[allow(clippy::cast_precision_loss)]
+        let count = bench.sizes.commits as f64;
+        Ok(Commits {
+            per_second: count / elapsed.as_secs_f64(),
+            cpu_micros: cpu_time.as_secs_f64() * 1e6 / count,
+        })
+    })
+}
+
+fn name(committer: u64) -> String {
+    format!("committer-{committer}")
+}
+
+/// All commits, shared among the committers.
+fn commit_all(bench: &Bench, broker: &Broker) -> Result<Duration> {
+    let consumers = (0..COMMITTERS).map(|committer| {
+        let group = name(committer);
+        let settings = [("group.id", &*group), ("enable.auto.commit", "false")];
+        let consumer: BaseConsumer = client::config(broker, &settings).create()?;
+        // Who has committed once has found its coordinator.
+        commit_once(&consumer, 0)?;
+        Ok(consumer)
+    });
+    let consumers: Vec<BaseConsumer> = consumers.collect::<Result<_>>()?;
+    let each = i64::try_from(bench.sizes.commits / COMMITTERS)?;
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let threads = consumers.iter().map(|consumer| {
+            scope.spawn(move || (1..=each).try_for_each(|offset| commit_once(consumer, offset)))
+        });
+        let threads: Vec<_> = threads.collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| "a committer has panicked")?)
+    })?;
+    Ok(begin.elapsed())
+}
+
+fn commit_once(consumer: &BaseConsumer, offset: i64) -> Result<()> {
+    let mut offsets = TopicPartitionList::with_capacity(usize::try_from(PARTITIONS)?);
+    for partition in 0..PARTITIONS {
+        offsets.add_partition_offset(TOPIC, partition, Offset::Offset(offset))?;
+    }
+    Ok(consumer.commit(&offsets, CommitMode::Sync)?)
+}
+
+/// What a group takes (KiB), and how soon all of them are there again (s).
+fn many_groups(bench: &Bench, side: Side) -> Result<(f64, f64)> {
+    let broker = bench.broker(side, "groups")?;
+    client::create_topic(&broker, TOPIC, 1, &[])?;
+    let mut wire = Wire::connect(&broker)?;
+    // The topic of offsets, and all its partitions' coordinators, are not part of a group.
+    for group in 0..100 {
+        wire.find_coordinator(&format!("before-{group}"))?;
+    }
+    thread::sleep(SETTLE);
+    let before = process::resident_kib(broker.pid())?;
+    let members = (0..bench.sizes.groups).map(|number| {
+        let group = format!("group-{number}");
+        let member = wire.join(&group, TOPIC)?;
+        wire.commit_as(&member, TOPIC, 1, 1)?;
+        Ok(member)
+    });
+    let members: Vec<Member> = members.collect::<Result<_>>()?;
+    thread::sleep(SETTLE);
+    let after = process::resident_kib(broker.pid())?;
+
+    let dir = broker.stop()?;
+    let begin = Instant::now();
+    let broker = Broker::start(bench, side, &dir)?;
+    let mut wire = Wire::connect(&broker)?;
+    for member in &members {
+        wire.wait_for_member(member)?;
+    }
+    // Some ten thousand groups of some KiB.
+    #[allow(clippy::cast_precision_loss)]
+    let kib_each = after.saturating_sub(before) as f64 / members.len() as f64;
+    Ok((kib_each, begin.elapsed().as_secs_f64()))
+}
+
+/// How soon a partition with a million commits is there again (s).
+fn load(bench: &Bench, side: Side) -> Result<f64> {
+    const GROUP: &str = "loaded";
+    let broker = bench.broker(side, "load")?;
+    client::create_topic(&broker, TOPIC, PARTITIONS, &[])?;
+    let mut wire = Wire::connect(&broker)?;
+    wire.find_coordinator(GROUP)?;
+    for offset in 0..offsets(bench) / i64::from(PARTITIONS) {
+        wire.commit(GROUP, TOPIC, PARTITIONS, offset)?;
+    }
+    let dir = broker.stop()?;
+    let begin = Instant::now();
+    let broker = Broker::start(bench, side, &dir)?;
+    Wire::connect(&broker)?.wait_for_offsets(GROUP)?;
+    Ok(begin.elapsed().as_secs_f64())
+}
+
+/// A hundred for every group.
+fn offsets(bench: &Bench) -> i64 {
+    bench.sizes.groups * 100
+}
