@@ -174,3 +174,26 @@ fn no_test_sleeps_and_no_code_is_left_for_later() {
         }
     }
 }
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let known: Vec<&str> = sordini::metrics::list::ALL
+        .iter()
+        .map(|metric| metric.name)
+        .collect();
+    let dashboard = read(&root().join("grafana/dashboards/sordini.json"));
+    let words = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let asked = words.filter(|word| {
+        let mut prefixes = ["kafka_", "sordini_", "process_"].iter();
+        prefixes.any(|prefix| word.starts_with(prefix))
+    });
+    let mut count = 0;
+    for word in asked {
+        let summary = ["_sum", "_count"].map(|suffix| word.strip_suffix(suffix));
+        let there =
+            known.contains(&word) || summary.iter().flatten().any(|name| known.contains(name));
+        assert!(there, "the dashboard asks for {word}");
+        count += 1;
+    }
+    assert!(20 < count, "{count}");
+}
