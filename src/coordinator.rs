@@ -17,7 +17,7 @@ pub(crate) mod group;
 pub(crate) mod runtime;
 mod timers;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use protocol::{
@@ -64,7 +64,8 @@ pub(crate) struct Env<'a> {
     pub(crate) new_id: &'a mut dyn FnMut() -> Uuid,
 }
 
-/// What a machine has decided.
+/// What a machine has decided. What it holds outside the log and follows from the append is not changed before it:
+/// what could not be appended then has nothing to be undone.
 #[derive(Debug)]
 pub(crate) struct Effects<M: Machine> {
     /// Appended as one batch, all or nothing, and replayed in this order.
@@ -74,6 +75,49 @@ pub(crate) struct Effects<M: Machine> {
     /// Given when what is appended here, and before, has committed. If it cannot be appended, each of these gets
     /// the error instead.
     pub(crate) answers: Vec<(Ticket, Answer<M>)>,
+    /// Done when what is appended here has been replayed, or could not be appended.
+    pub(crate) then: Option<Then<M>>,
+}
+
+/// What becomes of what a machine holds outside the log when it knows what became of an append.
+pub(crate) struct Then<M: Machine>(Box<Follow<M>>);
+
+type Follow<M> =
+    dyn FnOnce(&mut M, Result<(), ErrorCode>, &mut Env<'_>) -> Vec<(Ticket, Answer<M>)>;
+
+impl<M: Machine> Then<M> {
+    /// `follow` is told whether it could be appended, and returns answers that are given at once.
+    pub(crate) fn new(
+        follow: impl FnOnce(&mut M, Result<(), ErrorCode>, &mut Env<'_>) -> Vec<(Ticket, Answer<M>)>
+        + 'static,
+    ) -> Self {
+        Self(Box::new(follow))
+    }
+
+    /// The same for what follows only if it could.
+    pub(crate) fn if_written(
+        follow: impl FnOnce(&mut M, &mut Env<'_>) -> Vec<(Ticket, Answer<M>)> + 'static,
+    ) -> Self {
+        Self::new(|machine, written, env| match written {
+            Ok(()) => follow(machine, env),
+            Err(_) => Vec::new(),
+        })
+    }
+
+    pub(crate) fn run(
+        self,
+        machine: &mut M,
+        written: Result<(), ErrorCode>,
+        env: &mut Env<'_>,
+    ) -> Vec<(Ticket, Answer<M>)> {
+        (self.0)(machine, written, env)
+    }
+}
+
+impl<M: Machine> fmt::Debug for Then<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Then")
+    }
 }
 
 /// An answer, or the code it was refused with; the API's handler knows where in its response a code goes.
@@ -85,6 +129,7 @@ impl<M: Machine> Default for Effects<M> {
             append: Vec::new(),
             producer: None,
             answers: Vec::new(),
+            then: None,
         }
     }
 }
@@ -102,8 +147,8 @@ impl<M: Machine> Effects<M> {
     pub(crate) fn append(records: Vec<M::Record>, ticket: Ticket, response: M::Response) -> Self {
         Self {
             append: records,
-            producer: None,
             answers: vec![(ticket, Ok(response))],
+            ..Self::default()
         }
     }
 }
@@ -119,8 +164,8 @@ pub(crate) struct Origin {
 /// A replicated state machine: one partition's share of a coordinator.
 pub(crate) trait Machine: Sized + Send + 'static {
     type Request: Send + 'static;
-    type Response: std::fmt::Debug + Send + 'static;
-    type Record: std::fmt::Debug + Send;
+    type Response: fmt::Debug + Send + 'static;
+    type Record: fmt::Debug + Send;
 
     /// Key and value as Kafka writes them; the value of a tombstone is `None`.
     ///
@@ -157,9 +202,8 @@ pub(crate) trait Machine: Sized + Send + 'static {
     /// Does one thing whose time has come; `None` when there is none.
     fn tick(&mut self, env: &mut Env<'_>) -> Option<Effects<Self>>;
 
-    /// These records could not be appended, and who was to be answered with them has been refused already. This is
-    /// for what the machine holds outside the log: the answers are for others who waited. What is to happen next
-    /// is due at once ([`Machine::next_deadline`]).
+    /// These records could not be appended, and who was to be answered with them is refused. This is for what the machine holds outside the log and [`Effects::then`] does not serve: the answers are for others who
+    /// waited. What is to happen next is due at once ([`Machine::next_deadline`]).
     fn append_failed(
         &mut self,
         records: Vec<Self::Record>,

@@ -41,6 +41,8 @@ pub(crate) struct GroupCoordinator {
     offsets: Offsets,
     timers: Timers<Timer>,
     figures: Arc<Figures>,
+    /// Who waited in a group when the record was replayed that ended it.
+    called_off: Vec<Ticket>,
     /// What was written before has been replayed: what is replayed now happens now.
     is_live: bool,
 }
@@ -282,7 +284,6 @@ impl Machine for GroupCoordinator {
         env: &mut Env<'_>,
     ) -> Vec<(Ticket, Answer<Self>)> {
         self.offsets_append_failed(&records, env);
-        self.consumer_append_failed(&records, env);
         self.classic_append_failed(&records, code, env)
     }
 }

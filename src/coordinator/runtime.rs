@@ -387,7 +387,9 @@ impl<M: Machine> Runtime<M> {
             append,
             producer,
             answers,
+            then,
         } = effects;
+        let mut written = Ok(());
         if !append.is_empty() {
             match self.append(shard, &append, producer) {
                 Ok(appended) => {
@@ -397,20 +399,23 @@ impl<M: Machine> Runtime<M> {
                     active.newest = Some(appended);
                 }
                 Err(code) => {
-                    for (ticket, _) in answers {
-                        active.give(ticket, Err(code));
-                    }
+                    written = Err(code);
                     let failed =
                         |env: &mut Env<'_>| active.machine.append_failed(append, code, env);
                     for (ticket, answer) in self.with_env(failed) {
                         active.give(ticket, answer);
                     }
-                    return;
                 }
             }
         }
         for (ticket, answer) in answers {
-            active.give(ticket, answer);
+            active.give(ticket, written.and(answer));
+        }
+        if let Some(then) = then {
+            let follow = |env: &mut Env<'_>| then.run(&mut active.machine, written, env);
+            for (ticket, answer) in self.with_env(follow) {
+                active.give(ticket, answer);
+            }
         }
     }
 

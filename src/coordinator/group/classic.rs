@@ -262,11 +262,6 @@ impl ClassicGroup {
     /// a rebalance ends with it.
     fn replay(&mut self, value: &GroupMetadataValue) -> bool {
         let staged = self.staged.take();
-        let is_joining = |member: &Member| member.joining.is_some();
-        if value.members.is_empty() && self.members.values().any(|member| is_joining(member)) {
-            // It only says that there is a group now.
-            return false;
-        }
         let protocol_type = &*value.protocol_type;
         self.protocol_type = (!protocol_type.is_empty()).then(|| Arc::from(protocol_type));
         self.protocol = value.protocol.as_deref().map(Arc::from);
@@ -357,7 +352,7 @@ impl fmt::Display for ClassicGroup {
 
 /// One decision: what is known when it is taken, and what comes of it.
 struct Turn<'a> {
-    group_id: &'a Arc<str>,
+    group_id: Arc<str>,
     now: i64,
     steady_now: i64,
     config: &'a Groups,
@@ -367,11 +362,7 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    fn new(
-        group_id: &'a Arc<str>,
-        env: &'a mut Env<'_>,
-        timers: &'a mut Timers<super::Timer>,
-    ) -> Self {
+    fn new(group_id: Arc<str>, env: &'a mut Env<'_>, timers: &'a mut Timers<super::Timer>) -> Self {
         Self {
             group_id,
             now: env.now,
@@ -384,13 +375,13 @@ impl<'a> Turn<'a> {
     }
 
     fn wake(&mut self, timer: Timer, delay_ms: i32) {
-        let timer = super::Timer::Classic(Arc::clone(self.group_id), timer);
+        let timer = super::Timer::Classic(Arc::clone(&self.group_id), timer);
         self.timers
             .set(timer, self.steady_now + i64::from(delay_ms));
     }
 
     fn cancel(&mut self, timer: Timer) {
-        let timer = super::Timer::Classic(Arc::clone(self.group_id), timer);
+        let timer = super::Timer::Classic(Arc::clone(&self.group_id), timer);
         self.timers.cancel(&timer);
     }
 
@@ -409,30 +400,28 @@ impl<'a> Turn<'a> {
 }
 
 impl GroupCoordinator {
-    /// Has the group decide something; `None` if there is no such classic group.
-    fn in_classic<T>(
-        &mut self,
+    /// The classic group of this id, and what it decides in.
+    fn classic<'a>(
+        &'a mut self,
         group_id: &str,
-        env: &mut Env<'_>,
-        decide: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> T,
-    ) -> Option<(T, Effects)> {
+        env: &'a mut Env<'_>,
+    ) -> Option<(&'a mut ClassicGroup, Turn<'a>)> {
         let group_id = Arc::clone(self.groups.get_key_value(group_id)?.0);
-        let Some(Group::Classic(group)) = self.groups.get_mut(&group_id) else {
-            return None;
-        };
-        let mut turn = Turn::new(&group_id, env, &mut self.timers);
-        let decided = decide(group, &mut turn);
-        Some((decided, turn.effects))
+        match self.groups.get_mut(&group_id)? {
+            Group::Classic(group) => Some((group, Turn::new(group_id, env, &mut self.timers))),
+            Group::Consumer(_) => None,
+        }
     }
 
     /// A member of a classic group committed, which shows that it lives, as a heartbeat does.
     pub(super) fn classic_committed(&mut self, group_id: &str, member_id: &str, env: &mut Env<'_>) {
-        self.in_classic(group_id, env, |group, turn| {
-            let is_waited_for = matches!(group.state, State::Stable | State::PreparingRebalance);
-            if is_waited_for && let Some((id, member)) = group.members.get_key_value(member_id) {
-                turn.expect(id, member.session_timeout_ms);
-            }
-        });
+        let Some((group, mut turn)) = self.classic(group_id, env) else {
+            return;
+        };
+        let is_waited_for = matches!(group.state, State::Stable | State::PreparingRebalance);
+        if is_waited_for && let Some((id, member)) = group.members.get_key_value(member_id) {
+            turn.expect(id, member.session_timeout_ms);
+        }
     }
 
     pub(super) fn replay_classic(
@@ -441,8 +430,11 @@ impl GroupCoordinator {
         value: Option<GroupMetadataValue>,
     ) {
         let Some(value) = value else {
-            if let Some(Group::Classic(_)) = self.groups.get(&*key.group) {
-                self.groups.remove(&*key.group);
+            if let Some(Group::Classic(_)) = self.groups.get(&*key.group)
+                && let Some((group_id, Group::Classic(group))) =
+                    self.groups.remove_entry(&*key.group)
+            {
+                self.classic_removed(&group_id, group);
             }
             return;
         };
@@ -465,12 +457,25 @@ impl GroupCoordinator {
         }
     }
 
+    /// Nothing is waited for in a group that is no more. Who waited in it waits on, until somebody tells.
+    fn classic_removed(&mut self, group_id: &Arc<str>, group: ClassicGroup) {
+        let sessions = group.members.keys().chain(&group.pending_join);
+        let sessions = sessions.map(|id| Timer::Session(Arc::clone(id)));
+        for timer in sessions.chain([Timer::Join, Timer::Sync]) {
+            let timer = super::Timer::Classic(Arc::clone(group_id), timer);
+            self.timers.cancel(&timer);
+        }
+        let members = group.members.into_values();
+        let waiting = members.flat_map(|member| [member.joining, member.syncing]);
+        self.called_off.extend(waiting.flatten());
+    }
+
     pub(super) fn classic_loaded(&mut self, env: &mut Env<'_>) {
         for (group_id, group) in &mut self.groups {
             let Group::Classic(group) = group else {
                 continue;
             };
-            let mut turn = Turn::new(group_id, env, &mut self.timers);
+            let mut turn = Turn::new(Arc::clone(group_id), env, &mut self.timers);
             for (id, member) in &group.members {
                 turn.expect(id, member.session_timeout_ms);
             }
@@ -487,12 +492,15 @@ impl GroupCoordinator {
         timer: Timer,
         env: &mut Env<'_>,
     ) -> Effects {
-        let decided = self.in_classic(group_id, env, |group, turn| match timer {
-            Timer::Join => group.joining_is_due(turn),
-            Timer::Sync => group.syncing_is_due(turn),
-            Timer::Session(member_id) => group.session_is_over(turn, &member_id),
-        });
-        decided.map(|((), effects)| effects).unwrap_or_default()
+        let Some((group, mut turn)) = self.classic(group_id, env) else {
+            return Effects::default();
+        };
+        match timer {
+            Timer::Join => group.joining_is_due(&mut turn),
+            Timer::Sync => group.syncing_is_due(&mut turn),
+            Timer::Session(member_id) => group.session_is_over(&mut turn, &member_id),
+        }
+        turn.effects
     }
 
     pub(super) fn classic_append_failed(
@@ -510,14 +518,9 @@ impl GroupCoordinator {
             else {
                 continue;
             };
-            let decided = self.in_classic(&key.group, env, |group, turn| {
-                group.not_written(turn, value, code)
-            });
-            if let Some((is_undone, effects)) = decided {
-                answers.extend(effects.answers);
-                if is_undone {
-                    self.groups.remove(&*key.group);
-                }
+            if let Some((group, mut turn)) = self.classic(&key.group, env) {
+                group.not_written(&mut turn, value, code);
+                answers.extend(turn.effects.answers);
             }
         }
         answers

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - All of this is in records and changed by [`ConsumerGroup::replay`] alone; a heartbeat only says which records
-//!   there are to be. Sessions, and who has to give something back by when, are timers.
+//!   there are to be. Sessions, and who has to give something back by when, are timers: a member's go when it does, on
+//!   replay, and what follows from records that a heartbeat brings follows when they are in the log.
 //! - Members of the classic protocol can live in such a group ([`classic_members`]), and groups pass from one
 //!   protocol to the other ([`migration`]).
 //! - Epochs begin at 1 and are not written down before the first change: a group whose members read nothing stays in 1.
@@ -85,6 +86,8 @@ struct Looked {
     /// Offset of the metadata in which expressions were resolved, and when that was (ms).
     regexes: i64,
     regexes_at: i64,
+    /// What they match could not be written down, and is not looked for again before this (ms).
+    regexes_rest_until: i64,
 }
 
 /// What a group waits for.
@@ -100,8 +103,6 @@ pub(crate) enum Timer {
     Sync(Arc<str>),
     /// There are expressions to be resolved.
     Regexes,
-    /// It has become a group of the classic protocol; whose members are to be called, if somebody has gone.
-    Downgraded { rebalance: bool },
 }
 
 impl Default for ConsumerGroup {
@@ -120,6 +121,7 @@ impl Default for ConsumerGroup {
                 metadata: i64::MIN,
                 regexes: i64::MIN,
                 regexes_at: 0,
+                regexes_rest_until: 0,
             },
         }
     }
@@ -481,8 +483,12 @@ impl GroupCoordinator {
             None => Arc::from(&**group_id),
         };
         if is_tombstone && matches!(record, R::ConsumerGroupMetadata { .. }) {
+            self.cancel_timer(&id, Timer::Regexes);
             self.groups.remove(&id);
             return;
+        }
+        if let R::ConsumerGroupMemberMetadata { key, value: None } = &record {
+            self.forget_timers(&id, &Arc::from(&*key.member_id));
         }
         let empty = || Group::Consumer(ConsumerGroup::default());
         let group = self.groups.entry(id).or_insert_with(empty);
@@ -512,7 +518,9 @@ impl GroupCoordinator {
                     Timer::Session(Arc::clone(id)),
                     session_timeout_ms,
                 ));
-                if member.current.state == member::State::Unrevoked && !member.is_classic() {
+                let is_waited_for = member.current.state == member::State::Unrevoked
+                    && member.current.epoch != member::AWAY;
+                if is_waited_for && !member.is_classic() {
                     let timeout_ms = member.about.rebalance_timeout_ms;
                     due.push((
                         Arc::clone(group_id),
@@ -536,9 +544,6 @@ impl GroupCoordinator {
         timer: Timer,
         env: &mut Env<'_>,
     ) -> Effects {
-        if let Timer::Downgraded { rebalance } = timer {
-            return self.classic_adopted(group_id, rebalance, env);
-        }
         let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
             return Effects::default();
         };
@@ -548,7 +553,6 @@ impl GroupCoordinator {
             Timer::Rebalance(id) => (id, "it has not given back its partitions in time"),
             Timer::Join(id) => (id, "it has not joined again in time"),
             Timer::Sync(id) => (id, "it has not asked for its assignment in time"),
-            Timer::Downgraded { .. } => return Effects::default(),
         };
         let Some(member) = group.members.get(member_id) else {
             return Effects::default();
@@ -559,24 +563,9 @@ impl GroupCoordinator {
         }
         tracing::info!(%group_id, %member_id, reason, "a member is removed");
         let member_id = Arc::clone(member_id);
-        let append = self.remove_members(group_id, &[member_id], env);
-        Effects {
-            append,
-            ..Effects::default()
-        }
-    }
-
-    /// Who was to be removed and was not still has a session, which ends again.
-    pub(super) fn consumer_append_failed(&mut self, records: &[GroupRecord], env: &Env<'_>) {
-        for record in records {
-            if let GroupRecord::ConsumerGroupMemberMetadata { key, value: None } = record
-                && let Some((id, Group::Consumer(_))) = self.groups.get_key_value(&*key.group_id)
-            {
-                let id = Arc::clone(id);
-                let member_id = Arc::from(&*key.member_id);
-                self.set_timer(&id, Timer::Session(member_id), RETRY_MS, env);
-            }
-        }
+        // It has no deadlines any more when it is written down that it has gone. Until then this one comes again.
+        self.set_timer(group_id, timer, RETRY_MS, env);
+        self.remove_members(group_id, &[member_id], env)
     }
 
     fn set_timer(&mut self, group_id: &Arc<str>, timer: Timer, timeout_ms: i32, env: &Env<'_>) {

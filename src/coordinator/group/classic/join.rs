@@ -20,7 +20,7 @@ use super::{
     rebalance::{refused, select_protocol, shown_to_leader},
 };
 use crate::coordinator::{
-    Env, Ticket,
+    Env, Then, Ticket,
     group::{
         Effects, Group, GroupCoordinator,
         request::{Client, From, Response},
@@ -61,27 +61,50 @@ impl GroupCoordinator {
             Some(Group::Consumer(_)) => {
                 self.join_consumer_group(ticket, From { client, body: join }, env)
             }
-            Some(Group::Classic(_)) => {
-                let decided = self.in_classic(group_id, env, |group, turn| {
-                    group.join(turn, ticket, &client, &join);
-                });
-                decided.map(|((), effects)| effects).unwrap_or_default()
-            }
+            Some(Group::Classic(_)) => self.join_classic(ticket, &client, &join, env),
             None if !join.member_id.is_empty() => {
                 Effects::answer(ticket, Err(ErrorCode::UnknownMemberId))
             }
-            None => {
-                let group = ClassicGroup::empty(env.now);
-                let record = group.record(group_id, |_, _| bytes::Bytes::new());
-                self.groups
-                    .insert(Arc::from(group_id), Group::Classic(group));
-                let decided = self.in_classic(group_id, env, |group, turn| {
-                    group.join(turn, ticket, &client, &join);
-                    // That there is such a group now, whatever becomes of this member.
-                    turn.effects.append.push(record);
-                });
-                decided.map(|((), effects)| effects).unwrap_or_default()
+            None => Self::join_first(ticket, From { client, body: join }, env),
+        }
+    }
+
+    fn join_classic(
+        &mut self,
+        ticket: Ticket,
+        client: &Client,
+        join: &JoinGroupRequest,
+        env: &mut Env<'_>,
+    ) -> Effects {
+        let Some((group, mut turn)) = self.classic(&join.group_id.0, env) else {
+            return Effects::answer(ticket, Err(ErrorCode::UnknownMemberId));
+        };
+        group.join(&mut turn, ticket, client, join);
+        turn.effects
+    }
+
+    /// Somebody comes to where there is no classic group: first it is written down that there is one, whatever becomes
+    /// of this member, and then the member joins it.
+    pub(in super::super) fn join_first(
+        ticket: Ticket,
+        join: From<JoinGroupRequest>,
+        env: &Env<'_>,
+    ) -> Effects {
+        let group = ClassicGroup::empty(env.now);
+        let record = group.record(&join.body.group_id, |_, _| bytes::Bytes::new());
+        let then = move |machine: &mut Self, written: Result<(), ErrorCode>, env: &mut Env<'_>| {
+            if let Err(code) = written {
+                return vec![(ticket, Err(code))];
             }
+            // Nobody is in the group yet, so this begins no generation and writes nothing.
+            let joined = machine.join_classic(ticket, &join.client, &join.body, env);
+            debug_assert!(joined.append.is_empty());
+            joined.answers
+        };
+        Effects {
+            append: vec![record],
+            then: Some(Then::new(then)),
+            ..Effects::default()
         }
     }
 }
@@ -316,7 +339,7 @@ impl ClassicGroup {
         // In older versions a leader is told of the leader it replaces: who does not know itself for the leader
         // assigns nothing, and nobody would hear of it.
 
-        let mut record = self.record(turn.group_id, |_, member| member.assignment.clone());
+        let mut record = self.record(&turn.group_id, |_, member| member.assignment.clone());
         if let GroupRecord::GroupMetadata {
             value: Some(value), ..
         } = &mut record

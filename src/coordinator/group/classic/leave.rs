@@ -31,10 +31,11 @@ impl GroupCoordinator {
             return self.leave_consumer_group(ticket, leave, env);
         }
         let members = &leave.body.members;
-        let decided = self.in_classic(group_id, env, |group, turn| group.leave(turn, members));
-        let Some((left, mut effects)) = decided else {
+        let Some((group, mut turn)) = self.classic(group_id, env) else {
             return nobody(ticket, &leave.body);
         };
+        let left = group.leave(&mut turn, members);
+        let mut effects = turn.effects;
         let members = members.iter().zip(left);
         let members = members.map(|(member, left)| answered(member, left));
         let response = LeaveGroupResponse::default().with_members(members.collect());

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ClassicGroup;
-use crate::coordinator::{
-    Env, Ticket,
-    group::{Effects, GroupCoordinator},
-};
+use crate::coordinator::{Env, group::GroupCoordinator};
 
 /// What a member is, for a group of another kind.
 pub(in super::super) struct Portrait<'a, P> {
@@ -53,13 +50,6 @@ impl ClassicGroup {
             }
         })
     }
-
-    /// Who waits for this group waits in vain: it becomes another. These are to be told so.
-    pub(in super::super) fn call_all_off(&mut self) -> Vec<Ticket> {
-        let members = self.members.values_mut();
-        let waiting = members.flat_map(|member| [member.joining.take(), member.syncing.take()]);
-        waiting.flatten().collect()
-    }
 }
 
 impl GroupCoordinator {
@@ -70,15 +60,16 @@ impl GroupCoordinator {
         group_id: &str,
         rebalance: bool,
         env: &mut Env<'_>,
-    ) -> Effects {
-        let decided = self.in_classic(group_id, env, |group, turn| {
-            for (id, member) in &group.members {
-                turn.expect(id, member.session_timeout_ms);
-            }
-            if rebalance {
-                group.prepare_rebalance(turn, "it has come from the consumer protocol");
-            }
-        });
-        decided.map(|((), effects)| effects).unwrap_or_default()
+    ) {
+        let Some((group, mut turn)) = self.classic(group_id, env) else {
+            return;
+        };
+        for (id, member) in &group.members {
+            turn.expect(id, member.session_timeout_ms);
+        }
+        if rebalance {
+            // Nobody waits yet, so this answers and writes nothing.
+            group.prepare_rebalance(&mut turn, "it has come from the consumer protocol");
+        }
     }
 }

@@ -41,7 +41,7 @@ impl ClassicGroup {
     }
 
     pub(super) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>, reason: &str) {
-        let (group_id, state, generation) = (turn.group_id, self.state, self.generation);
+        let (group_id, state, generation) = (&turn.group_id, self.state, self.generation);
         info!(%group_id, %state, generation, reason, "preparing to rebalance");
         if self.state == State::CompletingRebalance {
             self.call_off(turn, ErrorCode::RebalanceInProgress);
@@ -74,6 +74,9 @@ impl ClassicGroup {
     }
 
     pub(super) fn joining_is_due(&mut self, turn: &mut Turn<'_>) {
+        if self.state != State::PreparingRebalance {
+            return;
+        }
         match &mut self.initial {
             Some(initial) if initial.has_grown && initial.remaining_ms != 0 => {
                 let delay_ms = turn
@@ -115,7 +118,7 @@ impl ClassicGroup {
         self.protocol = protocol.map(Arc::from);
         self.note_subscriptions();
 
-        let (group_id, generation) = (turn.group_id, self.generation);
+        let (group_id, generation) = (&turn.group_id, self.generation);
         let member_count = self.members.len();
         info!(%group_id, generation, member_count, "a generation begins");
         if self.members.is_empty() {
@@ -258,37 +261,20 @@ impl ClassicGroup {
         self.pending_sync.remove(member_id);
     }
 
-    /// A record of this group could not be appended, and who was to be answered with it knows. `true` if the group
-    /// has thereby never been.
+    /// A record of this group could not be appended, and who was to be answered with it knows. An empty generation that
+    /// is not written is no loss: nobody is in it.
     pub(super) fn not_written(
         &mut self,
         turn: &mut Turn<'_>,
         value: &GroupMetadataValue,
         code: ErrorCode,
-    ) -> bool {
+    ) {
         self.staged = None;
-        if value.members.is_empty() {
-            // An empty generation that is not written is no loss: nobody is in it.
-            let is_new = value.generation == 0;
-            if is_new {
-                turn.cancel(Timer::Join);
-                for (id, member) in std::mem::take(&mut self.members) {
-                    turn.cancel(Timer::Session(id));
-                    if let Some(ticket) = member.joining {
-                        turn.refuse(ticket, code);
-                    }
-                }
-                for id in std::mem::take(&mut self.pending_join) {
-                    turn.cancel(Timer::Session(id));
-                }
-            }
-            return is_new;
-        }
-        if self.state == State::CompletingRebalance && value.generation == self.generation {
+        let is_assignment = !value.members.is_empty() && self.state == State::CompletingRebalance;
+        if is_assignment && value.generation == self.generation {
             self.call_off(turn, code);
             self.prepare_rebalance(turn, "the assignment could not be written");
         }
-        false
     }
 }
 

@@ -27,13 +27,13 @@ impl GroupCoordinator {
         let group_id = &*sync.body.group_id.0;
         match self.groups.get(group_id) {
             Some(Group::Consumer(_)) => self.sync_consumer_group(ticket, sync, env),
-            Some(Group::Classic(_)) => {
-                let decided = self.in_classic(group_id, env, |group, turn| {
-                    group.sync(turn, ticket, &sync.body);
-                });
-                decided.map(|((), effects)| effects).unwrap_or_default()
-            }
-            None => Effects::answer(ticket, Err(ErrorCode::UnknownMemberId)),
+            _ => match self.classic(group_id, env) {
+                Some((group, mut turn)) => {
+                    group.sync(&mut turn, ticket, &sync.body);
+                    turn.effects
+                }
+                None => Effects::answer(ticket, Err(ErrorCode::UnknownMemberId)),
+            },
         }
     }
 
@@ -47,11 +47,8 @@ impl GroupCoordinator {
         if let Some(Group::Consumer(_)) = self.groups.get(group_id) {
             return self.heartbeat_consumer_group(ticket, heartbeat, env);
         }
-        let decided = self.in_classic(group_id, env, |group, turn| {
-            group.heartbeat(turn, &heartbeat.body)
-        });
-        let outcome = match decided {
-            Some((outcome, _)) => outcome,
+        let outcome = match self.classic(group_id, env) {
+            Some((group, mut turn)) => group.heartbeat(&mut turn, &heartbeat.body),
             None => Err(ErrorCode::UnknownMemberId),
         };
         let alive = || Response::Heartbeat(HeartbeatResponse::default());
@@ -113,7 +110,7 @@ impl ClassicGroup {
             .map(|given| (&*given.member_id, &given.assignment))
             .collect();
         let part = |id: &str| given.get(id).copied().cloned().unwrap_or_default();
-        let record = self.record(turn.group_id, |id, _| part(id));
+        let record = self.record(&turn.group_id, |id, _| part(id));
         turn.effects.append.push(record);
 
         let ids: Vec<Arc<str>> = self.members.keys().cloned().collect();

@@ -111,21 +111,24 @@ impl Bench {
 
     fn carry_out(&mut self, effects: Effects<GroupCoordinator>) {
         let Effects {
-            append, answers, ..
+            append,
+            answers,
+            then,
+            ..
         } = effects;
-        if !append.is_empty()
-            && let Some(code) = self.failure.take()
-        {
-            for (ticket, _) in answers {
-                self.give(&ticket, Err(code));
-            }
+        let failure = match append.is_empty() {
+            true => None,
+            false => self.failure.take(),
+        };
+        let written = failure.map_or(Ok(()), Err);
+        if let Some(code) = failure {
+            let append = append.clone();
             let failed = self.with_env(|machine, env| machine.append_failed(append, code, env));
             for (ticket, answer) in failed {
                 self.give(&ticket, answer);
             }
-            return;
         }
-        for record in append {
+        for record in append.into_iter().filter(|_| written.is_ok()) {
             let (key, value) = GroupCoordinator::encode(&record).unwrap();
             self.log.push((key.clone(), value.clone()));
             let record = GroupCoordinator::decode(key, value).expect("what was encoded");
@@ -136,7 +139,13 @@ impl Bench {
             self.machine.replay(record.expect("a known one"), origin);
         }
         for (ticket, answer) in answers {
-            self.give(&ticket, answer);
+            self.give(&ticket, written.and(answer));
+        }
+        if let Some(then) = then {
+            let answers = self.with_env(|machine, env| then.run(machine, written, env));
+            for (ticket, answer) in answers {
+                self.give(&ticket, answer);
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, leave_group_response::MemberResponse,
 };
-use protocol::{error::ErrorCode, records::group::GroupRecord};
+use protocol::error::ErrorCode;
 
 use super::{
     ConsumerGroup, Timer,
@@ -27,7 +27,7 @@ use super::{
     migration::{assignment, by_id},
 };
 use crate::coordinator::{
-    Env, Ticket,
+    Env, Then, Ticket,
     group::{
         Effects, Group, GroupCoordinator,
         request::{Client, From, Response},
@@ -51,15 +51,18 @@ impl GroupCoordinator {
             if !join.body.member_id.is_empty() {
                 return Effects::answer(ticket, Err(ErrorCode::UnknownMemberId));
             }
-            let mut append = group.tombstones(&group_id);
-            self.groups.remove(&group_id);
-            let mut effects = self.join(ticket, join, env);
-            append.append(&mut effects.append);
-            effects.append = append;
-            return effects;
+            let tombstones = group.tombstones(&group_id);
+            let effects = Self::join_first(ticket, join, env);
+            return Effects {
+                append: [tombstones, effects.append].concat(),
+                ..effects
+            };
         }
         match self.join_step(&group_id, &join, env) {
-            Ok((response, append)) => Effects::append(append, ticket, Response::Join(response)),
+            Ok((response, mut effects)) => {
+                effects.answers.push((ticket, Ok(Response::Join(response))));
+                effects
+            }
             Err(refusal) => Effects::answer(ticket, Err(refusal.code)),
         }
     }
@@ -69,7 +72,7 @@ impl GroupCoordinator {
         group_id: &Arc<str>,
         join: &From<JoinGroupRequest>,
         env: &mut Env<'_>,
-    ) -> Result<(JoinGroupResponse, Vec<GroupRecord>), Refusal> {
+    ) -> Result<(JoinGroupResponse, Effects), Refusal> {
         let From { client, body: join } = join;
         let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
             return Err(refusal(ErrorCode::UnknownMemberId, ""));
@@ -90,17 +93,16 @@ impl GroupCoordinator {
             let response = JoinGroupResponse::default()
                 .with_member_id((*member_id).to_owned().into())
                 .with_error_code(ErrorCode::MemberIdRequired.code());
-            return Ok((response, Vec::new()));
+            return Ok((response, Effects::default()));
         }
 
         let speaker = group.joining(join, &member_id)?;
-        let replaced = speaker.replaces.clone();
-        let replaces_other_kind = replaced.is_some() && !speaker.member.is_classic();
-        let before = Arc::clone(&speaker.member.current);
+        let is_itself = speaker.is_itself();
+        let replaces_other_kind = speaker.replaces.is_some() && !speaker.member.is_classic();
         let owned = by_id(&subscription.owned, env.image);
         let about = about(&speaker.member.about, client, join, &subscription);
         let step = group.step(group_id, &member_id, speaker, about, Some(&owned), env)?;
-        let mut records = step.records.clone();
+        let mut records = step.records;
 
         // The last one of the consumer protocol may just have come back as a classic one. Nobody has gone, and
         // everybody keeps what he has.
@@ -121,26 +123,37 @@ impl GroupCoordinator {
             .with_protocol_type(Some(CONSUMER.into()))
             .with_protocol_name(Some(first.name.clone()));
 
-        if let Some(replaced) = replaced.filter(|it| *it != member_id) {
-            self.forget_timers(group_id, &replaced);
+        let timer = |timer: fn(Arc<str>) -> Timer| timer(Arc::clone(&member_id));
+        let session = timer(Timer::Session);
+        let (join_timer, sync_timer) = (timer(Timer::Join), timer(Timer::Sync));
+        let rebalance_timer = timer(Timer::Rebalance);
+        let session_timeout_ms = join.session_timeout_ms;
+        let rebalance_timeout_ms = join.rebalance_timeout_ms;
+        if is_itself {
+            // It lives, whatever becomes of its words.
+            self.set_timer(group_id, session.clone(), session_timeout_ms, env);
         }
-        if is_downgraded {
-            self.expect_downgrade(group_id, false, env);
-        } else {
-            self.carry_step(group_id, &member_id, &before, &step, env);
-            let timer = |timer: fn(Arc<str>) -> Timer| timer(Arc::clone(&member_id));
-            // Its steps are watched by the two time-outs below.
-            self.cancel_timer(group_id, timer(Timer::Rebalance));
-            self.cancel_timer(group_id, timer(Timer::Join));
-            self.set_timer(
-                group_id,
-                timer(Timer::Session),
-                join.session_timeout_ms,
-                env,
-            );
-            self.set_timer(group_id, timer(Timer::Sync), join.rebalance_timeout_ms, env);
-        }
-        Ok((response, records))
+        let group_id = Arc::clone(group_id);
+        let follow = step.follow;
+        let then = move |machine: &mut Self, env: &mut Env<'_>| {
+            if is_downgraded {
+                machine.classic_adopted(&group_id, false, env);
+                return Vec::new();
+            }
+            machine.follow_step(&group_id, &follow, env);
+            // Its steps are watched by the time-outs for joining and for asking.
+            machine.cancel_timer(&group_id, rebalance_timer);
+            machine.cancel_timer(&group_id, join_timer);
+            machine.set_timer(&group_id, session, session_timeout_ms, env);
+            machine.set_timer(&group_id, sync_timer, rebalance_timeout_ms, env);
+            Vec::new()
+        };
+        let effects = Effects {
+            append: records,
+            then: Some(Then::if_written(then)),
+            ..Effects::default()
+        };
+        Ok((response, effects))
     }
 
     pub(in super::super) fn sync_consumer_group(
@@ -271,12 +284,14 @@ impl GroupCoordinator {
             responses.push(response);
         }
         let response = LeaveGroupResponse::default().with_members(responses);
-        let append = if leaving.is_empty() {
-            Vec::new()
+        let mut effects = if leaving.is_empty() {
+            Effects::default()
         } else {
             self.remove_members(&group_id, &leaving, env)
         };
-        Effects::append(append, ticket, Response::Leave(response))
+        let answer = Ok(Response::Leave(response));
+        effects.answers.push((ticket, answer));
+        effects
     }
 
     pub(super) fn consumer_group(&self, group_id: &str) -> Option<(Arc<str>, &ConsumerGroup)> {

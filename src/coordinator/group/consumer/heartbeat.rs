@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     sync::Arc,
 };
 
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     config::Groups,
     coordinator::{
-        Env, Ticket,
+        Env, Then, Ticket,
         group::{
             Effects, Group, GroupCoordinator,
             assignor::{Assignor, Partitions, Subscriber},
@@ -74,10 +75,15 @@ pub(super) struct Speaker {
 pub(super) struct Step {
     pub(super) records: Vec<GroupRecord>,
     pub(super) current: Arc<Current>,
+    pub(super) follow: Follow,
+}
+
+/// What follows from a step outside the log.
+pub(super) struct Follow {
     /// There are expressions to resolve.
-    pub(super) resolve: bool,
+    resolve: bool,
     /// The group's topics are as its hash says.
-    pub(super) metadata_is_current: bool,
+    metadata_is_current: bool,
 }
 
 impl GroupCoordinator {
@@ -125,7 +131,6 @@ impl GroupCoordinator {
         };
         let joins = request.member_epoch == 0;
         let arrival = self.arrive(&group_id, joins, env)?;
-        let mut effects = arrival.effects;
         let group = match (&arrival.group, self.groups.get(&group_id)) {
             (Some(group), _) | (None, Some(Group::Consumer(group))) => group,
             _ => return Err(not_found(&group_id)),
@@ -145,6 +150,8 @@ impl GroupCoordinator {
         let speaker = group.speaker(&group_id, &member_id, request, owned.as_ref(), env)?;
         let about = about(&speaker.member.about, client, request);
         let was_classic = speaker.member.is_classic();
+        let is_itself = speaker.is_itself();
+        let watched = speaker.watched();
         let before = Arc::clone(&speaker.member.current);
         let step = group.step(&group_id, &member_id, speaker, about, owned.as_ref(), env)?;
 
@@ -161,80 +168,89 @@ impl GroupCoordinator {
             response.assignment = Some(assignment(&step.current.assigned));
         }
 
-        self.carry_step(&group_id, &member_id, &before, &step, env);
-        self.set_timer(
-            &group_id,
-            Timer::Session(Arc::clone(&member_id)),
-            config.session_timeout_ms,
-            env,
-        );
-        if was_classic {
-            self.cancel_timer(&group_id, Timer::Join(Arc::clone(&member_id)));
-            self.cancel_timer(&group_id, Timer::Sync(Arc::clone(&member_id)));
+        let session = Timer::Session(Arc::clone(&member_id));
+        if is_itself {
+            // It lives, whatever becomes of its words.
+            self.set_timer(&group_id, session.clone(), config.session_timeout_ms, env);
         }
-        if arrival.upgrades {
-            self.upgraded(&group_id, &mut effects, env);
+        let upgrades = arrival.upgrades;
+        let Step {
+            mut records,
+            follow,
+            ..
+        } = step;
+        if !arrival.records.is_empty() {
+            let step = mem::replace(&mut records, arrival.records);
+            records.extend(step);
         }
-        effects.append.extend(step.records);
+        let then = move |machine: &mut Self, env: &mut Env<'_>| {
+            let answers = if upgrades {
+                machine.upgraded(&group_id, env)
+            } else {
+                Vec::new()
+            };
+            machine.follow_step(&group_id, &follow, env);
+            machine.watch(&group_id, &member_id, watched.as_ref(), env);
+            machine.set_timer(&group_id, session, config.session_timeout_ms, env);
+            if was_classic {
+                machine.cancel_timer(&group_id, Timer::Join(Arc::clone(&member_id)));
+                machine.cancel_timer(&group_id, Timer::Sync(member_id));
+            }
+            answers
+        };
+        let effects = Effects {
+            append: records,
+            then: Some(Then::if_written(then)),
+            ..Effects::default()
+        };
         Ok((response, effects))
     }
 
-    /// What is remembered of a step outside the log.
-    pub(super) fn carry_step(
-        &mut self,
-        group_id: &Arc<str>,
-        member_id: &Arc<str>,
-        before: &Arc<Current>,
-        step: &Step,
-        env: &Env<'_>,
-    ) {
-        let mut rebalance_timeout_ms = None;
+    /// What follows from a step outside the log, once it is in it.
+    pub(super) fn follow_step(&mut self, group_id: &Arc<str>, follow: &Follow, env: &Env<'_>) {
         if let Some(Group::Consumer(group)) = self.groups.get_mut(group_id)
-            && step.metadata_is_current
+            && follow.metadata_is_current
         {
             group.looked.metadata = env.image.offset;
         }
-        for record in &step.records {
-            if let GroupRecord::ConsumerGroupMemberMetadata { key, value } = record
-                && *key.member_id == **member_id
-                && let Some(value) = value
-            {
-                rebalance_timeout_ms = Some(value.rebalance_timeout_ms);
-            }
-        }
-        if step.current != *before {
-            let timer = Timer::Rebalance(Arc::clone(member_id));
-            if step.current.state == State::Unrevoked {
-                let known = match self.groups.get(group_id) {
-                    Some(Group::Consumer(group)) => group.members.get(member_id),
-                    _ => None,
-                };
-                let timeout_ms = rebalance_timeout_ms
-                    .or_else(|| Some(known?.about.rebalance_timeout_ms))
-                    .unwrap_or(0);
-                self.set_timer(group_id, timer, timeout_ms, env);
-            } else {
-                self.cancel_timer(group_id, timer);
-            }
-        }
-        if step.resolve {
+        if follow.resolve {
             self.set_timer(group_id, Timer::Regexes, 0, env);
         }
     }
 
-    /// Resolves the expressions of a group again, and writes down what has changed.
-    pub(super) fn resolve(&mut self, group_id: &Arc<str>, env: &mut Env<'_>) -> Effects {
-        let Some(Group::Consumer(group)) = self.groups.get_mut(group_id) else {
+    /// What the member has to give back, it has to give back in time. `watched` is what it is waited for already.
+    fn watch(
+        &mut self,
+        group_id: &Arc<str>,
+        member_id: &Arc<str>,
+        watched: Option<&Arc<Current>>,
+        env: &Env<'_>,
+    ) {
+        let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
+            return;
+        };
+        let member = group.members.get(member_id);
+        let Some(member) = member.filter(|member| watched != Some(&member.current)) else {
+            return;
+        };
+        let timer = Timer::Rebalance(Arc::clone(member_id));
+        if member.current.state == State::Unrevoked {
+            let timeout_ms = member.about.rebalance_timeout_ms;
+            self.set_timer(group_id, timer, timeout_ms, env);
+        } else {
+            self.cancel_timer(group_id, timer);
+        }
+    }
+
+    /// Resolves the expressions of a group that are new, or all of them if that was long ago, and writes down what has
+    /// changed.
+    pub(super) fn resolve(&self, group_id: &Arc<str>, env: &Env<'_>) -> Effects {
+        let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
             return Effects::default();
         };
         // A new expression is resolved by itself: whoever changes his own all the time cannot have the broker resolve
         // everybody else's as often. (A real broker lets it wait for the ten seconds to be over.)
         let all = group.are_regexes_old(env);
-        if all {
-            group.looked.regexes = env.image.offset;
-            group.looked.regexes_at = env.now;
-        }
-        let group = &*group;
         let patterns: BTreeSet<&Arc<str>> = group
             .patterns()
             .filter(|pattern| all || !group.regexes.contains_key(*pattern))
@@ -258,8 +274,26 @@ impl GroupCoordinator {
             let hash = group.hash(&BTreeMap::new(), &regexes, env.image);
             append.push(epoch_record(group_id, group.epoch + 1, hash));
         }
+        let group_id = Arc::clone(group_id);
+        let resolved_at = (env.image.offset, env.now);
+        let then = move |machine: &mut Self, written: Result<(), ErrorCode>, _: &mut Env<'_>| {
+            if let Some(Group::Consumer(group)) = machine.groups.get_mut(&group_id) {
+                let (metadata, now) = resolved_at;
+                match written {
+                    Ok(()) if all => {
+                        group.looked.regexes = metadata;
+                        group.looked.regexes_at = now;
+                    }
+                    Ok(()) => (),
+                    // Also when it never can be, since what they match does not fit a batch.
+                    Err(_) => group.looked.regexes_rest_until = now + REGEX_REFRESH_MIN_MS,
+                }
+            }
+            Vec::new()
+        };
         Effects {
             append,
+            then: Some(Then::new(then)),
             ..Effects::default()
         }
     }
@@ -449,8 +483,10 @@ impl ConsumerGroup {
         Ok(Step {
             records,
             current,
-            resolve,
-            metadata_is_current,
+            follow: Follow {
+                resolve,
+                metadata_is_current,
+            },
         })
     }
 
@@ -464,7 +500,8 @@ impl ConsumerGroup {
     /// Is there an expression that is new, or may match something else now?
     fn is_refresh_due(&self, env: &Env<'_>) -> bool {
         let is_new = |pattern: &Arc<str>| !self.regexes.contains_key(pattern);
-        self.patterns().any(is_new) || self.are_regexes_old(env)
+        self.looked.regexes_rest_until <= env.now
+            && (self.patterns().any(is_new) || self.are_regexes_old(env))
     }
 
     fn are_regexes_old(&self, env: &Env<'_>) -> bool {
@@ -554,6 +591,17 @@ impl Speaker {
             is_new: false,
             replaces: None,
         }
+    }
+
+    /// Is it a member that speaks for itself?
+    pub(super) fn is_itself(&self) -> bool {
+        !self.is_new && self.replaces.is_none()
+    }
+
+    /// What its rebalance time-out is about, if there may be one. Classic members have others.
+    pub(super) fn watched(&self) -> Option<Arc<Current>> {
+        let is_watched = self.is_itself() && !self.member.is_classic();
+        is_watched.then(|| Arc::clone(&self.member.current))
     }
 
     pub(super) fn replacing(id: &Arc<str>, member: &Member) -> Self {

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeart
 use protocol::records::group::GroupRecord;
 
 use super::{
-    ConsumerGroup, epoch_record,
+    ConsumerGroup, Timer, epoch_record,
     heartbeat::{
         Refusal, check_instance, not_a_consumer_group, not_found, unknown_instance, unknown_member,
     },
@@ -17,7 +17,7 @@ use super::{
     regex, target_epoch_record,
 };
 use crate::coordinator::{
-    Env,
+    Env, Then,
     group::{Effects, Group, GroupCoordinator},
 };
 
@@ -44,42 +44,52 @@ impl GroupCoordinator {
         let response = ConsumerGroupHeartbeatResponse::default()
             .with_member_id(Some(request.member_id.clone()))
             .with_member_epoch(request.member_epoch);
-        let append = if request.member_epoch == AWAY {
-            // Its session goes on, and is what it has to be back by.
-            vec![member.current.away().record(&group_id, member_id)]
-        } else {
-            let id = Arc::clone(id);
-            self.remove_members(&group_id, &[id], env)
+        let id = Arc::clone(id);
+        if request.member_epoch != AWAY {
+            let effects = self.remove_members(&group_id, &[id], env);
+            return Ok((response, effects));
+        }
+        // Its session goes on, and is all that it has to be back by.
+        let append = vec![member.current.away().record(&group_id, member_id)];
+        let then = move |machine: &mut Self, _: &mut Env<'_>| {
+            machine.cancel_timer(&group_id, Timer::Rebalance(id));
+            Vec::new()
         };
         let effects = Effects {
             append,
+            then: Some(Then::if_written(then)),
             ..Effects::default()
         };
         Ok((response, effects))
     }
 
-    /// The records that take these members out of their group, which may become one of the classic protocol by it.
+    /// What takes these members out of their group, which may become one of the classic protocol by it.
     pub(super) fn remove_members(
-        &mut self,
+        &self,
         group_id: &Arc<str>,
         member_ids: &[Arc<str>],
         env: &Env<'_>,
-    ) -> Vec<GroupRecord> {
+    ) -> Effects {
         let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
-            return Vec::new();
+            return Effects::default();
         };
         let removed: BTreeSet<&Arc<str>> = member_ids.iter().collect();
-        let (records, is_downgraded) = match group.downgraded_without(group_id, &removed, env) {
-            Some(records) => (records, true),
-            None => (group.removal(group_id, &removed, env), false),
+        let Some(append) = group.downgraded_without(group_id, &removed, env) else {
+            return Effects {
+                append: group.removal(group_id, &removed, env),
+                ..Effects::default()
+            };
         };
-        for member_id in member_ids {
-            self.forget_timers(group_id, member_id);
+        let group_id = Arc::clone(group_id);
+        let then = move |machine: &mut Self, env: &mut Env<'_>| {
+            machine.classic_adopted(&group_id, true, env);
+            Vec::new()
+        };
+        Effects {
+            append,
+            then: Some(Then::if_written(then)),
+            ..Effects::default()
         }
-        if is_downgraded {
-            self.expect_downgrade(group_id, true, env);
-        }
-        records
     }
 }
 

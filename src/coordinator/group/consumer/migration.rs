@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
 };
 
@@ -28,8 +29,8 @@ use super::{
     target_epoch_record, target_record,
 };
 use crate::coordinator::{
-    Env,
-    group::{Effects, Group, GroupCoordinator, assignor::Partitions, classic::ClassicGroup},
+    Answer, Env, Ticket,
+    group::{Group, GroupCoordinator, assignor::Partitions, classic::ClassicGroup},
 };
 
 /// The group that somebody comes to who speaks the consumer protocol.
@@ -38,7 +39,7 @@ pub(super) struct Arrival {
     /// As it is going to be, if it is not one of the consumer protocol yet.
     pub(super) group: Option<ConsumerGroup>,
     /// What makes it so.
-    pub(super) effects: Effects,
+    pub(super) records: Vec<GroupRecord>,
     /// It has classic members, who may be waiting.
     pub(super) upgrades: bool,
 }
@@ -74,37 +75,32 @@ impl GroupCoordinator {
         }
         Ok(Arrival {
             group: Some(upgraded),
-            effects: Effects {
-                append,
-                ..Effects::default()
-            },
+            records: append,
             upgrades,
         })
     }
 
-    /// The group has classic members from now on, and those who waited in the classic group join again.
-    pub(super) fn upgraded(&mut self, group_id: &Arc<str>, effects: &mut Effects, env: &Env<'_>) {
-        let Some(Group::Classic(group)) = self.groups.get_mut(group_id) else {
-            return;
+    /// The group has been a classic one and has classic members now, who are minded from here on. Those who waited in
+    /// the classic group join again.
+    pub(super) fn upgraded(
+        &mut self,
+        group_id: &Arc<str>,
+        env: &Env<'_>,
+    ) -> Vec<(Ticket, Answer<Self>)> {
+        let members = match self.groups.get(group_id) {
+            Some(Group::Consumer(group)) => group.members.iter(),
+            _ => return Vec::new(),
         };
-        let waiting = group.call_all_off();
-        let waiting = waiting.into_iter();
-        effects
-            .answers
-            .extend(waiting.map(|ticket| (ticket, Err(ErrorCode::RebalanceInProgress))));
-        let sessions: Vec<(Arc<str>, i32)> = group
-            .portraits()
-            .map(|it| (Arc::clone(it.id), it.session_timeout_ms))
-            .collect();
-        for (member_id, timeout_ms) in sessions {
+        let sessions = members.filter_map(|(id, member)| {
+            let classic = member.about.classic.as_ref()?;
+            Some((Arc::clone(id), classic.session_timeout_ms))
+        });
+        for (member_id, timeout_ms) in sessions.collect::<Vec<_>>() {
             self.set_timer(group_id, Timer::Session(member_id), timeout_ms, env);
         }
-    }
-
-    /// Once the records that make a classic group of this one are in the log, its members are to be minded, and if
-    /// somebody has gone called.
-    pub(super) fn expect_downgrade(&mut self, group_id: &Arc<str>, rebalance: bool, env: &Env<'_>) {
-        self.set_timer(group_id, Timer::Downgraded { rebalance }, 0, env);
+        let waiting = mem::take(&mut self.called_off).into_iter();
+        let waiting = waiting.map(|ticket| (ticket, Err(ErrorCode::RebalanceInProgress)));
+        waiting.collect()
     }
 }
 

@@ -41,7 +41,7 @@ use super::{
 use crate::{
     config::Config,
     coordinator::{
-        Env, Machine, Origin, Ticket,
+        Answer, Env, Machine, Origin, Ticket,
         group::{
             Committer, Effects, Group, GroupCoordinator,
             request::{Client, From, Request, Response},
@@ -62,6 +62,8 @@ struct World {
     next_id: u128,
     /// Answers that nobody has looked at.
     answers: BTreeMap<u64, Result<Response, ErrorCode>>,
+    /// The next append fails.
+    fails: bool,
 }
 
 impl World {
@@ -81,6 +83,7 @@ impl World {
             next_ticket: 0,
             next_id: 0,
             answers: BTreeMap::new(),
+            fails: false,
         }
     }
 
@@ -102,7 +105,18 @@ impl World {
         )
     }
 
-    fn carry_out(&mut self, effects: Effects) {
+    fn carry_out(&mut self, mut effects: Effects) {
+        let failed = !effects.append.is_empty() && std::mem::take(&mut self.fails);
+        let written = if failed {
+            Err(ErrorCode::NotCoordinator)
+        } else {
+            Ok(())
+        };
+        if let Err(code) = written {
+            let append = std::mem::take(&mut effects.append);
+            let answers = self.with(|machine, env| machine.append_failed(append, code, env));
+            self.give(answers);
+        }
         for record in effects.append {
             let (key, value) = GroupCoordinator::encode(&record).unwrap();
             let decoded = GroupCoordinator::decode(key, value).expect("a record");
@@ -111,16 +125,32 @@ impl World {
             self.log.push(record);
             self.machine.replay(decoded, ORIGIN);
         }
-        for (ticket, answer) in effects.answers {
-            self.answers.insert(ticket.number(), answer);
+        let answers = effects.answers.into_iter();
+        let answers = answers.map(|(ticket, answer)| (ticket, written.and(answer)));
+        self.give(answers.collect());
+        if let Some(then) = effects.then {
+            let answers = self.with(|machine, env| then.run(machine, written, env));
+            self.give(answers);
         }
         self.check_disjoint();
     }
 
+    fn give(&mut self, answers: Vec<(Ticket, Answer<GroupCoordinator>)>) {
+        for (ticket, answer) in answers {
+            // Every ticket is answered once.
+            assert!(self.answers.insert(ticket.number(), answer).is_none());
+        }
+    }
+
     fn ask(&mut self, request: Request) -> Result<Response, ErrorCode> {
+        self.ask_and_wait(request).expect("an answer")
+    }
+
+    /// `None` if the answer is to come later.
+    fn ask_and_wait(&mut self, request: Request) -> Option<Result<Response, ErrorCode>> {
         let ticket = self.send(request);
         self.pass(0);
-        self.answers.remove(&ticket).expect("an answer")
+        self.answers.remove(&ticket)
     }
 
     fn send(&mut self, request: Request) -> u64 {
@@ -371,6 +401,10 @@ fn run(world: &mut World, words: &[&str]) -> String {
             world.pass(ms.parse().expect("a time"));
             String::new()
         }
+        ["fail"] => {
+            world.fails = true;
+            String::new()
+        }
         ["reload"] => {
             world.reload();
             String::new()
@@ -486,9 +520,10 @@ fn heartbeat(world: &mut World, member_id: &str, words: &[&str]) -> String {
         client: client(1),
         body: request,
     };
-    let Ok(Response::ConsumerHeartbeat(response)) = world.ask(Request::ConsumerHeartbeat(request))
-    else {
-        panic!("not the answer to a heartbeat");
+    let response = match world.ask(Request::ConsumerHeartbeat(request)) {
+        Ok(Response::ConsumerHeartbeat(response)) => response,
+        Ok(other) => panic!("not the answer to a heartbeat: {other:?}"),
+        Err(code) => return format!("{code:?}"),
     };
     if response.error_code != 0 {
         let code = ErrorCode::try_from_code(response.error_code).expect("a code");
@@ -595,7 +630,8 @@ fn classic(world: &mut World, member_id: &str, words: &[&str]) -> String {
                 client: client(9),
                 body: join,
             };
-            shown(world.ask(Request::Join(body)))
+            let answer = world.ask_and_wait(Request::Join(body));
+            answer.map_or("waits".to_owned(), shown)
         }
         ["sync", generation, ref given @ ..] => {
             let assignments = given.iter().map(|given| {
@@ -1055,6 +1091,199 @@ fn a_static_member_takes_its_place_in_the_other_protocol() {
          group = classic Stable 2 range AAAAAAAAAAAAAAAAAAAAAQ*
          B join T inst=i = 2 [T0]
          group = Stable 2/2 B@2[T0]",
+    );
+}
+
+/// Everybody in the group is in the records that make it a classic one. When those could not be written all of them
+/// once counted as members to be removed, the living with the dead.
+#[test]
+fn who_lives_stays_when_a_downgrade_cannot_be_written() {
+    check(
+        "topic T 2
+         B join T = 2 [T0 T1]
+         wait 1000
+         classic a join T = a 3
+         classic a sync 3 = []
+         wait 43000
+         classic a beat 3 = ok
+         fail
+         wait 1000
+         group = Reconciling 3/3 B@2[T0 T1] a*@3?[]
+         wait 999
+         group = Reconciling 3/3 B@2[T0 T1] a*@3?[]
+         classic a beat 3 = ok
+         wait 1
+         group = classic PreparingRebalance 3 range a*
+         wait 44000
+         group = classic PreparingRebalance 3 range a*",
+    );
+}
+
+#[test]
+fn a_member_that_could_not_leave_is_a_member_as_before() {
+    check(
+        "topic T 1
+         A join T = 2 [T0]
+         A 2 = 2
+         fail
+         A leave = NotCoordinator
+         wait 44000
+         A 2 = 2
+         wait 44999
+         group = Stable 2/2 A@2[T0]
+         fail
+         wait 1
+         group = Stable 2/2 A@2[T0]
+         wait 999
+         group = Stable 2/2 A@2[T0]
+         A 2 = 2
+         wait 44999
+         group = Stable 2/2 A@2[T0]
+         wait 1
+         group = Empty 3/3",
+    );
+}
+
+/// A static member that is away has its session to come back in, also if it could not be replaced.
+#[test]
+fn who_could_not_be_replaced_keeps_its_place() {
+    check(
+        "topic T 1
+         A join T inst=i = 2 [T0]
+         A away inst=i = -2
+         fail
+         B join T inst=i = NotCoordinator
+         wait 44999
+         group = Reconciling 2/2 A@-2[T0]
+         A join T inst=i = 2 [T0]
+         wait 44999
+         group = Stable 2/2 A@2[T0]
+         wait 1
+         group = Empty 3/3",
+    );
+}
+
+/// Nothing that a group waited for in one protocol is waited for in the other.
+#[test]
+fn the_deadlines_of_a_classic_group_end_with_it() {
+    check(
+        "topic T 2
+         classic - join T = MemberIdRequired client-00000000-0000-0000-0000-000000000001
+         classic client-00000000-0000-0000-0000-000000000001 join T = client-00000000-0000-0000-0000-000000000001 1
+         classic client-00000000-0000-0000-0000-000000000001 sync 1 client-00000000-0000-0000-0000-000000000001=T0,T1 = [T0 T1]
+         classic - join T = MemberIdRequired client-00000000-0000-0000-0000-000000000002
+         classic client-00000000-0000-0000-0000-000000000001 join T = waits
+         group = classic PreparingRebalance 1 range client-00000000-0000-0000-0000-000000000001*+ (client-00000000-0000-0000-0000-000000000002)
+         B join T inst=i = 2 []
+         classic - join T inst=i = AAAAAAAAAAAAAAAAAAAAAw 2
+         group = classic Stable 2 range AAAAAAAAAAAAAAAAAAAAAw* client-00000000-0000-0000-0000-000000000001
+         wait 40000
+         classic AAAAAAAAAAAAAAAAAAAAAw beat 2 = ok
+         classic client-00000000-0000-0000-0000-000000000001 beat 2 = ok
+         wait 40000
+         classic client-00000000-0000-0000-0000-000000000001 beat 2 = ok
+         group = classic Stable 2 range AAAAAAAAAAAAAAAAAAAAAw* client-00000000-0000-0000-0000-000000000001",
+    );
+}
+
+#[test]
+fn who_is_called_again_in_another_life_of_the_group_has_all_the_time() {
+    check(
+        "topic T 2
+         B join T = 2 [T0 T1]
+         wait 1000
+         classic a join T = a 3
+         classic a sync 3 = []
+         B 2 = 2 [T0]
+         B 2 owns T0 = 3
+         classic a beat 3 = RebalanceInProgress
+         B leave = -1
+         group = classic PreparingRebalance 3 range a*
+         classic a join T = a 4
+         classic a sync 4 a=T0,T1 = [T0 T1]
+         wait 40000
+         C join T = 5 []
+         classic a beat 4 = RebalanceInProgress
+         wait 20000
+         group = Reconciling 5/5 C@5?[] a*@4[T0 T1]
+         C 5 = 5
+         classic a beat 4 = RebalanceInProgress
+         wait 39999
+         C 5 = 5
+         group = Reconciling 5/5 C@5?[] a*@4[T0 T1]",
+    );
+}
+
+/// A classic consumer that comes to an empty group of the consumer protocol finds it as it was when the change could
+/// not be written: what it has committed hangs on there being a group.
+#[test]
+fn a_group_that_could_not_be_converted_is_still_there() {
+    check(
+        "topic T 1
+         B join T = 2 [T0]
+         B leave
+         fail
+         classic - join T = NotCoordinator
+         group = Empty 3/3
+         classic - join T = MemberIdRequired client-00000000-0000-0000-0000-000000000001
+         group = classic Empty 0 (client-00000000-0000-0000-0000-000000000001)",
+    );
+    check(
+        "topic T 2
+         classic - join T = MemberIdRequired client-00000000-0000-0000-0000-000000000001
+         classic client-00000000-0000-0000-0000-000000000001 join T = client-00000000-0000-0000-0000-000000000001 1
+         classic client-00000000-0000-0000-0000-000000000001 sync 1 client-00000000-0000-0000-0000-000000000001=T0,T1 = [T0 T1]
+         classic - join T = MemberIdRequired client-00000000-0000-0000-0000-000000000002
+         classic client-00000000-0000-0000-0000-000000000001 join T = waits
+         fail
+         B join T = NotCoordinator
+         group = classic PreparingRebalance 1 range client-00000000-0000-0000-0000-000000000001*+ (client-00000000-0000-0000-0000-000000000002)
+         wait 44999
+         group = classic PreparingRebalance 1 range client-00000000-0000-0000-0000-000000000001*+ (client-00000000-0000-0000-0000-000000000002)
+         wait 1
+         group = classic CompletingRebalance 2 range client-00000000-0000-0000-0000-000000000001*",
+    );
+}
+
+/// What expressions match was once taken for looked up when it could not be written down, and new topics waited for
+/// ten minutes. Looked up at each heartbeat it would be the broker that waits.
+#[test]
+fn expressions_whose_topics_could_not_be_written_down_are_resolved_again() {
+    check(
+        "topic ab 1
+         A join regex=a. = 1 []
+         A 1 = 2 [ab0]
+         topic ac 1
+         wait 10000
+         fail
+         A 2 = 2
+         A 2 = 2
+         wait 9999
+         A 2 = 2
+         A 2 = 2
+         wait 1
+         A 2 = 2
+         A 2 = 3 [ab0 ac0]",
+    );
+}
+
+/// A static member that is away has its session to come back, whatever it has to give back.
+#[test]
+fn who_is_away_is_not_waited_for_to_give_back() {
+    check(
+        "topic T 2
+         A join T inst=i rt=2000 = 2 [T0 T1]
+         wait 1000
+         B join T = 3 []
+         A 2 inst=i = 2 [T0]
+         A away inst=i = -2
+         wait 40000
+         B 3 = 3 [T1]
+         group = Reconciling 3/3 A@-2[T0] B@3[T1]
+         reload
+         wait 40000
+         B 3 = 3
+         group = Reconciling 3/3 A@-2[T0] B@3[T1]",
     );
 }
 

@@ -147,14 +147,19 @@ impl World {
         let Effects {
             append,
             producer,
-            mut answers,
+            answers,
+            then,
         } = effects;
-        if !append.is_empty() && std::mem::take(&mut self.fails) {
-            let code = ErrorCode::NotCoordinator;
+        let fails = !append.is_empty() && std::mem::take(&mut self.fails);
+        let written = match fails {
+            true => Err(ErrorCode::NotCoordinator),
+            false => Ok(()),
+        };
+        if let Err(code) = written {
+            let append = append.clone();
             self.with_env(|machine, env| machine.append_failed(append, code, env));
-            return answers.pop().map(|_| Err(code));
         }
-        for record in append {
+        for record in append.into_iter().filter(|_| written.is_ok()) {
             note(&mut self.written, &record);
             let (key, value) = GroupCoordinator::encode(&record).unwrap();
             self.log.push(Entry::Record(key, value, producer));
@@ -165,8 +170,14 @@ impl World {
                 offset,
             );
         }
+        let answers = answers.into_iter();
+        let mut answers: Vec<_> = answers.map(|(_, answer)| written.and(answer)).collect();
+        if let Some(then) = then {
+            let more = self.with_env(|machine, env| then.run(machine, written, env));
+            answers.extend(more.into_iter().map(|(_, answer)| answer));
+        }
         assert!(answers.len() <= 1, "one has asked");
-        answers.pop().map(|(_, answer)| answer)
+        answers.pop()
     }
 
     /// The machine that another broker would make of the log.
