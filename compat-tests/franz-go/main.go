@@ -1,4 +1,4 @@
-// franz-go's program. Partitions are always consumed directly: no consumer here joins a group.
+// franz-go's program. Partitions are consumed directly here: who joins a group is in groups.go.
 package main
 
 import (
@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand"
 	"os"
 	"strings"
@@ -26,7 +27,10 @@ var (
 )
 
 func main() {
-	Answer(map[string]Scenario{
+	if len(os.Args) == 3 {
+		alone(os.Args[1], os.Args[2])
+	}
+	scenarios := map[string]Scenario{
 		"cluster":                    cluster,
 		"api-versions":               apiVersions,
 		"features":                   features,
@@ -73,8 +77,12 @@ func main() {
 		"restart":                    survives("restart"),
 		"kill-9":                     survives("kill"),
 		"idempotent-kills":           idempotentKills,
-	}, map[string]string{
-		"dump-log": "kafka-tools does it",
+	}
+	maps.Copy(scenarios, groupScenarios)
+	Answer(scenarios, map[string]string{
+		"dump-log":            "kafka-tools does it",
+		"group-offsets-topic": "kafka-tools does it",
+		"group-migrate":       "Java does it",
 	})
 }
 

@@ -55,14 +55,15 @@ import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
-/** The Java client's program. Assignment is always manual: no consumer here joins a group. */
+/** The Java client's program. Assignment is manual here: who joins a group is in Groups. */
 final class Scenarios {
     private static final Admin ADMIN = Admin.create(Map.of("bootstrap.servers", Talk.BOOTSTRAP));
 
     private Scenarios() {}
 
     public static void main(String[] arguments) throws Exception {
-        Map<String, Talk.Scenario> scenarios = Map.ofEntries(
+        Map<String, Talk.Scenario> scenarios = new HashMap<>(Groups.SCENARIOS);
+        scenarios.putAll(Map.ofEntries(
             entry("cluster", Scenarios::cluster),
             entry("features", Scenarios::features),
             entry("quorum", Scenarios::quorum),
@@ -106,11 +107,13 @@ final class Scenarios {
             entry("reassignments", Scenarios::reassignments),
             entry("restart", topic -> survives(topic, "restart")),
             entry("kill-9", topic -> survives(topic, "kill")),
-            entry("idempotent-kills", Scenarios::idempotentKills));
+            entry("idempotent-kills", Scenarios::idempotentKills)));
         Talk.answerScenarios(scenarios, Map.of(
             "api-versions", "not in its public interface; kafka-tools does it",
             "leader-epoch", "not in its public interface",
-            "dump-log", "kafka-tools does it"));
+            "dump-log", "kafka-tools does it",
+            "group-lag", "kafka-tools does it",
+            "group-offsets-topic", "kafka-tools does it"));
     }
 
     // The cluster

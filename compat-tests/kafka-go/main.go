@@ -1,12 +1,14 @@
 // segmentio/kafka-go's program: the client that asks for old versions (Produce 7, Fetch 10, Metadata 1 and 6).
-// Its readers have a partition, not a group.
+// Its readers have a partition here, not a group: that is in groups.go.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand"
+	"os"
 	"time"
 
 	. "compat/talk"
@@ -20,7 +22,10 @@ var (
 )
 
 func main() {
-	Answer(map[string]Scenario{
+	if len(os.Args) == 2 {
+		alone(os.Args[1])
+	}
+	scenarios := map[string]Scenario{
 		"cluster":              cluster,
 		"api-versions":         apiVersions,
 		"create-topic":         createTopic,
@@ -54,11 +59,20 @@ func main() {
 		"read-committed":       readCommitted,
 		"restart":              survives("restart"),
 		"kill-9":               survives("kill"),
-	}, map[string]string{
+	}
+	maps.Copy(scenarios, groupScenarios)
+	Answer(scenarios, map[string]string{
 		"create-topic-validate-only": "it waits for the topic to appear",
 		"log-append-time":            "it shows a record's own time whatever the batch says",
 		"idempotent":                 "its writer is not idempotent",
 		"idempotent-kills":           "its writer is not idempotent",
+		"group-cooperative":          "it has no such assignor",
+		"group-static":               "it sends no instance id",
+		"group-consumer-protocol":    "only the classic protocol",
+		"group-migrate":              "only the classic protocol",
+		"group-lag":                  "it has no such call; kafka-tools does it",
+		"group-offsets-topic":        "kafka-tools does it",
+		"compacted-topic":            "others do it",
 	})
 }
 

@@ -1,4 +1,4 @@
-"""kafka-python's program. Assignment is always manual: no consumer here joins a group."""
+"""kafka-python's scenarios. Assignment is always manual: who joins a group is in groups.py."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
 )
-from talk import BOOTSTRAP, answer_scenarios, broker, eventually, same, scenario
+from talk import BOOTSTRAP, broker, eventually, same, scenario
 
 admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
 TOPIC, BROKER = ConfigResourceType.TOPIC, ConfigResourceType.BROKER
@@ -516,9 +516,3 @@ def restart(topic):
 @scenario
 def kill_9(topic):
     survives(topic, "kill")
-
-
-answer_scenarios({
-    "api-versions": "its own list knows no key 93, which Apache Kafka 4.4.0 has",
-    "idempotent-kills": "asked of Java, librdkafka and franz-go",
-})

@@ -1,6 +1,6 @@
-"""librdkafka's program: the scenarios by confluent-kafka, the thinnest layer over the C library.
+"""librdkafka's scenarios by confluent-kafka, the thinnest layer over the C library.
 
-Assignment is always manual: no consumer here joins a group.
+Assignment is always manual: who joins a group is in groups.py.
 """
 
 import random
@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
     ResourceType,
 )
-from talk import BOOTSTRAP, answer_scenarios, broker, eventually, same, scenario
+from talk import BOOTSTRAP, broker, eventually, same, scenario
 
 BASE = {"bootstrap.servers": BOOTSTRAP}
 admin = AdminClient(BASE)
@@ -543,8 +543,3 @@ def once_in_order(stored, acknowledged, failed):
     if lost or twice or disordered or failed:
         raise AssertionError(f"{counts} {failed[:1]}")
     return counts
-
-
-answer_scenarios({
-    "api-versions": "not in its interface",
-})
