@@ -2,6 +2,11 @@
 # `make image` builds the binary first: building it in here would take RocksDB's twenty minutes every time.
 FROM debian:bookworm-slim
 
+# Health checks that only look whether the port is open expect nc, which apache/kafka's image has.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends netcat-openbsd \
+ && rm -rf /var/lib/apt/lists/*
+
 # The image's user has the number 1000 there too, so volumes written by one can be read by the other.
 RUN groupadd --gid 1000 appuser \
  && useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash appuser \

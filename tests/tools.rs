@@ -29,6 +29,15 @@ use std::{
 };
 
 use common::TestBroker;
+use kafka_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, GroupId, consumer_group_heartbeat_request as heartbeat,
+};
+
+/// One partition to load, and members that need not wait for one another.
+const SETTINGS: [(&str, &str); 2] = [
+    ("offsets.topic.num.partitions", "1"),
+    ("group.initial.rebalance.delay.ms", "0"),
+];
 
 /// For how long a command is run again while others go on.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -140,6 +149,155 @@ fn a_directory_is_formatted_once_for_the_cluster_that_was_named() {
     assert_eq!(out, format!("Cluster ID: {id}\n"));
 }
 
+#[test]
+fn a_group_of_the_newer_protocol_is_shown_with_its_epochs() {
+    let broker = TestBroker::start_with(&SETTINGS);
+    let mut client = broker.client();
+    client.create_topic("orders", 2);
+    let address = broker.address.to_string();
+    let describe = |view: &[&str]| {
+        let words = ["groups", "--describe", "--group", "new"];
+        let at = ["--bootstrap-server", &address];
+        let (out, err, code) = run(&[&words[..], &at, view].concat(), "");
+        assert_eq!((err.as_str(), code), ("", 0), "{out}");
+        out.replace(&address, "ADDRESS")
+    };
+    let list = ["groups", "--list", "--type", "--state"];
+    let at = ["--bootstrap-server", &address];
+    // Whoever asks about a group makes the broker create the topic that keeps groups, and the tool waits for that.
+    let (out, _, _) = run(
+        &[&["groups", "--describe", "--group", "new"][..], &at].concat(),
+        "",
+    );
+    assert!(out.contains("GroupIdNotFoundException"), "{out}");
+
+    let since = Instant::now();
+    let mut epoch = 0;
+    let mut owned: Option<Vec<heartbeat::TopicPartitions>> = None;
+    loop {
+        assert!(since.elapsed() < PATIENCE, "the member gets no partitions");
+        let answer = client.call(1, &beat(epoch, owned.as_deref()));
+        if answer.error_code != 0 {
+            continue;
+        }
+        epoch = answer.member_epoch;
+        if let Some(assignment) = answer.assignment {
+            let assigned = assignment.topic_partitions.into_iter().map(|topic| {
+                heartbeat::TopicPartitions::default()
+                    .with_topic_id(topic.topic_id)
+                    .with_partitions(topic.partitions)
+            });
+            let assigned: Vec<_> = assigned.collect();
+            let has_all = assigned.iter().any(|topic| topic.partitions.len() == 2);
+            owned = Some(assigned);
+            if has_all {
+                client.call(1, &beat(epoch, owned.as_deref()));
+                break;
+            }
+        }
+    }
+
+    let (out, _, _) = run(&[&list[..], &at].concat(), "");
+    let row = out.lines().nth(1).unwrap_or_default();
+    let row: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(row, ["new", "Consumer", "Stable"], "{out}");
+    let words = |out: &str| -> Vec<String> {
+        let row = out.lines().nth(2).unwrap_or_default();
+        row.split_whitespace().map(str::to_owned).collect()
+    };
+    let members = words(&describe(&["--members", "--verbose"]));
+    let epoch = epoch.to_string();
+    let expected = [
+        "new",
+        MEMBER,
+        "/127.0.0.1",
+        "test",
+        "2",
+        &epoch,
+        "orders:0,1",
+        &epoch,
+        "orders:0,1",
+    ];
+    assert_eq!(members, expected);
+    let state = words(&describe(&["--state", "--verbose"]));
+    let expected = [
+        "new", "ADDRESS", "(1)", "uniform", "Stable", &epoch, &epoch, "1",
+    ];
+    assert_eq!(state, expected);
+    let offsets = words(&describe(&[]));
+    let expected = [
+        "new",
+        "orders",
+        "0",
+        "-",
+        "0",
+        "-",
+        MEMBER,
+        "/127.0.0.1",
+        "test",
+    ];
+    assert_eq!(offsets, expected);
+}
+
+const MEMBER: &str = "a-member-of-the-newer-protocol";
+
+fn beat(epoch: i32, owned: Option<&[heartbeat::TopicPartitions]>) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(GroupId("new".into()))
+        .with_member_id(MEMBER.into())
+        .with_member_epoch(epoch)
+        .with_rebalance_timeout_ms(60_000)
+        .with_subscribed_topic_names(Some(vec![common::topic_name("orders")]))
+        .with_topic_partitions(Some(owned.unwrap_or_default().to_vec()))
+}
+
+#[test]
+fn the_images_scripts_run_the_tools_that_health_checks_look_for() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/bin");
+    let program = Path::new(env!("CARGO_BIN_EXE_sordini"));
+    let path = format!(
+        "{}:{}",
+        program.parent().expect("its directory").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let run = |script: &str, words: &[&str]| {
+        let output = Command::new(scripts.join(script))
+            .args(words)
+            .env_clear()
+            .env("PATH", &path)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the script runs");
+        let said = format!("{script} {words:?}: {output:?}");
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    for script in std::fs::read_dir(&scripts).expect("the scripts") {
+        let name = script.expect("a script").file_name();
+        run(name.to_str().expect("a name in Unicode"), &["--help"]);
+    }
+    let broker = TestBroker::start();
+    let at = format!("localhost:{}", broker.address.port());
+    let at = ["--bootstrap-server", &at];
+    broker.client().create_topic("orders", 1);
+    let listed = run("kafka-topics.sh", &[&at[..], &["--list"]].concat());
+    assert!(listed.contains("orders"), "{listed}");
+    run("kafka-topics.sh", &["--version"]);
+    let versions = run("kafka-broker-api-versions.sh", &at);
+    assert!(versions.contains("Metadata(3)"), "{versions}");
+    run("kafka-cluster.sh", &["cluster-id", at[0], at[1]]);
+    run("kafka-features.sh", &[at[0], at[1], "describe"]);
+    run(
+        "kafka-metadata-quorum.sh",
+        &[at[0], at[1], "describe", "--status"],
+    );
+    run(
+        "kafka-configs.sh",
+        &[at[0], at[1], "--describe", "--entity-type", "brokers"],
+    );
+    run("kafka-consumer-groups.sh", &[at[0], at[1], "--list"]);
+}
+
 /// The broker that the tools ask: one in this process, or the one that `TRANSCRIPTS_BROKER` names, for a comparison with
 /// a fresh Apache Kafka by hand.
 struct Asked {
@@ -158,11 +316,7 @@ impl Asked {
                 _broker: None,
             };
         }
-        let broker = TestBroker::start_with(&[
-            ("offsets.topic.num.partitions", "1"),
-            ("offsets.topic.replication.factor", "1"),
-            ("group.initial.rebalance.delay.ms", "0"),
-        ]);
+        let broker = TestBroker::start_with(&SETTINGS);
         Asked {
             address: broker.address.to_string(),
             data: broker.dir.path().join("data").display().to_string(),
