@@ -5,17 +5,23 @@ pub mod group;
 pub mod metadata;
 pub mod transaction;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     error::DecodeError,
     schema::{EncodeError, Field, Form, Output},
 };
 
+/// Most keys and values are no longer: a committed offset, and whose it is.
+const USUAL_SIZE: usize = 64;
+
 /// A key or value of a coordinator's record: a number (i16), then fields. A key's number is the
 /// record's type, a value's its version.
 fn numbered(number: i16, fields: &impl Field, form: Form) -> Result<Bytes, EncodeError> {
-    let mut out = Output::default();
+    let mut out = Output {
+        bytes: BytesMut::with_capacity(USUAL_SIZE),
+        ..Output::default()
+    };
     out.bytes.put_i16(number);
     fields.write(&mut out, form)?;
     Ok(out.bytes.freeze())

@@ -102,13 +102,16 @@ impl Output {
         value: &impl Field,
         form: Form,
     ) -> Result<(), EncodeError> {
-        let mut inner = Output::default();
-        value.write_tagged(&mut inner, form)?;
         varint::put_unsigned(&mut self.bytes, tag);
-        let size = u32::try_from(inner.bytes.len())
-            .map_err(|_| EncodeError::new("a tagged field of 4 GiB"))?;
+        // The size is known when the value is written, and then brought before it.
+        let start = self.bytes.len();
+        value.write_tagged(self, form)?;
+        let end = self.bytes.len();
+        let size =
+            u32::try_from(end - start).map_err(|_| EncodeError::new("a tagged field of 4 GiB"))?;
         varint::put_unsigned(&mut self.bytes, size);
-        self.bytes.unsplit(inner.bytes);
+        let width = self.bytes.len() - end;
+        self.bytes[start..].rotate_right(width);
         Ok(())
     }
 }

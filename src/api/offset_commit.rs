@@ -10,7 +10,7 @@
 
 use kafka_protocol::{
     messages::{
-        OffsetCommitRequest, OffsetCommitResponse,
+        OffsetCommitRequest, OffsetCommitResponse, TopicName,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
     },
@@ -18,6 +18,7 @@ use kafka_protocol::{
 };
 use protocol::error::ErrorCode;
 use replication::cluster::ClusterImage;
+use uuid::Uuid;
 
 use crate::{broker::Broker, coordinator::group::request::From, server::Context};
 
@@ -34,14 +35,48 @@ pub(crate) async fn handle(
     if known.is_empty() {
         return OffsetCommitResponse::default().with_topics(refused);
     }
-    req.topics = known.clone();
+    let named: Vec<Named> = known.iter().map(Named::new).collect();
+    req.topics = known;
     let group_id = req.group_id.clone();
     let commit = From::new(ctx, req);
     let answered = match broker.groups().ask_group(&group_id, commit).await {
         Ok(answer) => answer.topics,
-        Err(code) => known.iter().map(|topic| all(topic, code)).collect(),
+        Err(code) => named.into_iter().map(|topic| topic.all(code)).collect(),
     };
     OffsetCommitResponse::default().with_topics(merged(refused, answered))
+}
+
+/// What is asked for of a topic, without what is to be committed.
+struct Named {
+    name: TopicName,
+    topic_id: Uuid,
+    partitions: Vec<i32>,
+}
+
+impl Named {
+    fn new(topic: &OffsetCommitRequestTopic) -> Self {
+        let partitions = topic.partitions.iter();
+        Self {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            partitions: partitions
+                .map(|partition| partition.partition_index)
+                .collect(),
+        }
+    }
+
+    /// The same code for every partition.
+    fn all(self, code: ErrorCode) -> OffsetCommitResponseTopic {
+        let partitions = self.partitions.into_iter().map(|index| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(index)
+                .with_error_code(code.code())
+        });
+        OffsetCommitResponseTopic::default()
+            .with_name(self.name)
+            .with_topic_id(self.topic_id)
+            .with_partitions(partitions.collect())
+    }
 }
 
 /// What exists, with name and id, and an answer for what does not.
@@ -61,7 +96,7 @@ fn sort(
             _ => (image.topic(&topic.name), ErrorCode::UnknownTopicOrPartition),
         };
         let Some(found) = found else {
-            refused = merged(refused, vec![all(&topic, code)]);
+            refused = merged(refused, vec![Named::new(&topic).all(code)]);
             continue;
         };
         topic.name = StrBytes::from_string(found.name.to_string()).into();
@@ -73,7 +108,7 @@ fn sort(
         topic.partitions = missing;
         if !topic.partitions.is_empty() {
             let code = ErrorCode::UnknownTopicOrPartition;
-            refused = merged(refused, vec![all(&topic, code)]);
+            refused = merged(refused, vec![Named::new(&topic).all(code)]);
         }
         topic.partitions = there;
         if !topic.partitions.is_empty() {
@@ -81,19 +116,6 @@ fn sort(
         }
     }
     (known, refused)
-}
-
-/// The same code for every partition of a topic.
-fn all(topic: &OffsetCommitRequestTopic, code: ErrorCode) -> OffsetCommitResponseTopic {
-    let partitions = topic.partitions.iter().map(|partition| {
-        OffsetCommitResponsePartition::default()
-            .with_partition_index(partition.partition_index)
-            .with_error_code(code.code())
-    });
-    OffsetCommitResponseTopic::default()
-        .with_name(topic.name.clone())
-        .with_topic_id(topic.topic_id)
-        .with_partitions(partitions.collect())
 }
 
 /// A topic that is in both stands in the place it has in the first.

@@ -111,11 +111,9 @@ impl Table {
 
     pub(super) fn put(&mut self, group_id: &Arc<str>, topic: &Arc<str>, committed: Committed) {
         // Nearly every commit is of a group and a topic that are known already.
-        if !self.groups.contains_key(group_id) {
-            self.groups.insert(Arc::clone(group_id), Topics::new());
-        }
-        let Some(topics) = self.groups.get_mut(group_id) else {
-            return;
+        let topics = match self.groups.get_mut(group_id) {
+            Some(topics) => topics,
+            None => self.groups.entry(Arc::clone(group_id)).or_default(),
         };
         let Some(partitions) = topics.get_mut(topic) else {
             topics.insert(Arc::clone(topic), vec![committed]);
