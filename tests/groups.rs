@@ -54,10 +54,14 @@ fn find_coordinator(client: &mut Client, group: &str) {
         let found = client.call(4, &request).coordinators.remove(0);
         if found.error_code == 0 {
             assert_eq!(&*found.key, group);
-            let fetched = fetch(client, group, &[]);
-            if fetched.groups[0].error_code == 0 {
+            let code = fetch(client, group, &[]).groups[0].error_code;
+            if code == 0 {
                 return;
             }
+            assert!(
+                Instant::now() < deadline,
+                "the coordinator still answers {code}"
+            );
         } else {
             assert_eq!(
                 found.error_code,
