@@ -9,6 +9,7 @@ mod classic;
 mod consumer;
 pub(crate) mod figures;
 mod offsets;
+mod protocols;
 mod record;
 pub(crate) mod request;
 

@@ -22,7 +22,7 @@ use super::{
 use crate::coordinator::{
     Env, Then, Ticket,
     group::{
-        Effects, Group, GroupCoordinator,
+        Effects, Group, GroupCoordinator, protocols,
         request::{Client, From, Response},
     },
 };
@@ -152,11 +152,17 @@ impl ClassicGroup {
         if self.state == State::Empty {
             return !join.protocol_type.is_empty() && !join.protocols.is_empty();
         }
-        self.protocol_type.as_deref() == Some(&*join.protocol_type)
-            && join.protocols.iter().any(|protocol| {
-                let mut members = self.members.values();
-                members.all(|member| member.supports(&protocol.name))
-            })
+        if self.protocol_type.as_deref() != Some(&*join.protocol_type) {
+            return false;
+        }
+        let members = self.members.values();
+        let common = protocols::common(members.map(|member| member.protocols()));
+        let mut own = join.protocols.iter();
+        own.any(|protocol| {
+            common
+                .as_ref()
+                .is_none_or(|it| it.contains(&*protocol.name))
+        })
     }
 
     fn join_anew(

@@ -137,13 +137,15 @@ impl Member {
             && self.protocols.iter().zip(&join.protocols).all(same)
     }
 
-    pub(super) fn supports(&self, protocol: &str) -> bool {
-        self.metadata(protocol).is_some()
-    }
-
     /// The names of its protocols, the one it likes best first.
     pub(super) fn protocols(&self) -> impl Iterator<Item = &str> {
         self.protocols.iter().map(|protocol| &*protocol.name)
+    }
+
+    /// The same with what it says for the case that each is chosen.
+    pub(super) fn offers(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        let protocols = self.protocols.iter();
+        protocols.map(|protocol| (&*protocol.name, &protocol.metadata))
     }
 
     /// What it says for the case that this protocol is chosen.

@@ -34,9 +34,7 @@ impl ClassicGroup {
         self.members.iter().map(|(id, member)| {
             let chosen = self.protocol.as_deref();
             let chosen = chosen.and_then(|protocol| member.metadata(protocol));
-            let first = || member.protocols().next();
-            let first = || first().and_then(|protocol| member.metadata(protocol));
-            let protocols = member.protocols();
+            let first = || member.offers().next().map(|(_, metadata)| metadata);
             Portrait {
                 id,
                 instance_id: member.instance_id.as_deref(),
@@ -44,7 +42,7 @@ impl ClassicGroup {
                 client_host: member.client_host(),
                 rebalance_timeout_ms: member.rebalance_timeout_ms,
                 session_timeout_ms: member.session_timeout_ms,
-                protocols: protocols.filter_map(|name| Some((name, member.metadata(name)?))),
+                protocols: member.offers(),
                 metadata: chosen.or_else(first).unwrap_or(&NOTHING),
                 assignment: &member.assignment,
             }

@@ -7,14 +7,14 @@
 //!   an application that is being started find each other, and longer while more of them come.
 //! - Whoever has joined has to ask for its assignment within the rebalance time-out too.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use kafka_protocol::messages::{JoinGroupResponse, join_group_response::JoinGroupResponseMember};
 use protocol::{error::ErrorCode, records::group::GroupMetadataValue};
 use tracing::info;
 
 use super::{ClassicGroup, Member, State, Timer, Turn};
-use crate::coordinator::group::request::Response;
+use crate::coordinator::group::{protocols, request::Response};
 
 /// How long static members are waited for at least, when none has come (ms). A client may give its time-out as 0, and
 /// what is due at once whenever it is due keeps the broker from everything else.
@@ -302,19 +302,21 @@ pub(super) fn select_protocol<'a>(
     members: impl Iterator<Item = &'a Member> + Clone,
 ) -> Option<&'a str> {
     let first = members.clone().next()?;
-    let common = first
-        .protocols()
-        .filter(|protocol| members.clone().all(|member| member.supports(protocol)));
-    let mut votes: Vec<(&str, usize)> = common.map(|protocol| (protocol, 0)).collect();
+    let common = protocols::common(members.clone().map(Member::protocols))?;
+    // By name: how many like it best, and how many the first member likes better.
+    let mut votes: HashMap<&str, (usize, Reverse<usize>)> = HashMap::with_capacity(common.len());
+    for (rank, protocol) in first.protocols().enumerate() {
+        if common.contains(protocol) {
+            votes.entry(protocol).or_insert((0, Reverse(rank)));
+        }
+    }
     for member in members {
-        let choice = member
-            .protocols()
-            .find_map(|protocol| votes.iter().position(|(name, _)| *name == protocol));
-        if let Some(choice) = choice {
-            votes[choice].1 += 1;
+        let choice = member.protocols().find(|name| common.contains(name));
+        if let Some((count, _)) = choice.and_then(|name| votes.get_mut(name)) {
+            *count += 1;
         }
     }
     // Between equals it is as the first member likes it.
-    let most = votes.iter().rev().max_by_key(|(_, count)| *count);
-    most.map(|(protocol, _)| *protocol)
+    let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
+    most.map(|(protocol, _)| protocol)
 }

@@ -7,7 +7,10 @@
 //! - Heartbeats call a member to join again when there is a step for it to take. Who then does not join, or has joined and
 //!   does not ask for its assignment, within its rebalance time-out, is removed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -29,7 +32,7 @@ use super::{
 use crate::coordinator::{
     Env, Then, Ticket,
     group::{
-        Effects, Group, GroupCoordinator,
+        Effects, Group, GroupCoordinator, protocols,
         request::{Client, From, Response},
     },
 };
@@ -259,7 +262,7 @@ impl GroupCoordinator {
         let Some((group_id, group)) = self.consumer_group(&leave.group_id) else {
             return Effects::answer(ticket, Err(ErrorCode::UnknownMemberId));
         };
-        let mut leaving = Vec::new();
+        let mut leaving = BTreeSet::new();
         let mut responses = Vec::with_capacity(leave.members.len());
         for identity in leave.members {
             let instance_id = identity.group_instance_id.as_deref();
@@ -276,7 +279,7 @@ impl GroupCoordinator {
             match named {
                 Ok(member_id) if !leaving.contains(member_id) => {
                     response.member_id = (**member_id).to_owned().into();
-                    leaving.push(Arc::clone(member_id));
+                    leaving.insert(Arc::clone(member_id));
                 }
                 Ok(_) => response.error_code = ErrorCode::UnknownMemberId.code(),
                 Err(refusal) => response.error_code = refusal.code.code(),
@@ -287,7 +290,7 @@ impl GroupCoordinator {
         let mut effects = if leaving.is_empty() {
             Effects::default()
         } else {
-            self.remove_members(&group_id, &leaving, env)
+            self.remove_members(&group_id, &leaving.into_iter().collect::<Vec<_>>(), env)
         };
         let answer = Ok(Response::Leave(response));
         effects.answers.push((ticket, answer));
@@ -363,15 +366,11 @@ impl ConsumerGroup {
 
     /// Is this a consumer, and has it a protocol that all the classic members have?
     fn suits(&self, join: &JoinGroupRequest) -> bool {
-        let classic = || {
-            self.members
-                .values()
-                .filter_map(|it| it.about.classic.as_ref())
-        };
-        let is_common = |name: &str| {
-            let has = |classic: &Classic| classic.protocols.iter().any(|(it, _)| **it == *name);
-            classic().all(|classic| has(classic))
-        };
+        let members = self.members.values();
+        let classic = members.filter_map(|member| member.about.classic.as_ref());
+        let names = classic.map(|classic| classic.protocols.iter().map(|(name, _)| &**name));
+        let common = protocols::common(names);
+        let is_common = |name: &str| common.as_ref().is_none_or(|common| common.contains(name));
         *join.protocol_type == *CONSUMER && join.protocols.iter().any(|it| is_common(&it.name))
     }
 

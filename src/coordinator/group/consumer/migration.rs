@@ -30,7 +30,7 @@ use super::{
 };
 use crate::coordinator::{
     Answer, Env, Ticket,
-    group::{Group, GroupCoordinator, assignor::Partitions, classic::ClassicGroup},
+    group::{Group, GroupCoordinator, assignor::Partitions, classic::ClassicGroup, protocols},
 };
 
 /// The group that somebody comes to who speaks the consumer protocol.
@@ -231,16 +231,12 @@ fn downgrade<'a>(
             .find(|(name, _)| **name == *protocol)
             .map(|(_, metadata)| metadata)
     };
-    let mut candidates = members
-        .clone()
-        .next()
-        .into_iter()
-        .flat_map(|(_, first)| protocols(first));
-    let common = candidates.find(|(name, _)| {
-        let mut members = members.clone();
-        members.all(|(_, member)| metadata(member, name).is_some())
-    });
-    let protocol = common.map(|(name, _)| &**name).unwrap_or_default();
+    let names = |member| protocols(member).map(|(name, _)| &**name);
+    let common = protocols::common(members.clone().map(|(_, member)| names(member)));
+    let first = members.clone().next();
+    let mut candidates = first.into_iter().flat_map(|(_, first)| names(first));
+    let protocol = common.and_then(|common| candidates.find(|name| common.contains(name)));
+    let protocol = protocol.unwrap_or_default();
     let written = members.clone().map(|(id, member)| {
         let classic = member.about.classic.as_deref();
         MemberMetadata {
