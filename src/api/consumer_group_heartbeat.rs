@@ -9,7 +9,11 @@
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use protocol::error::ErrorCode;
 
-use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+use crate::{
+    broker::Broker,
+    coordinator::group::request::{ConsumerHeartbeat, From},
+    server::Context,
+};
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -22,7 +26,7 @@ pub(crate) async fn handle(
         return refused(ErrorCode::UnsupportedVersion);
     }
     let group_id = req.group_id.clone();
-    let ask = From::new(ctx, req);
+    let ask = ConsumerHeartbeat::new(From::new(ctx, req));
     match broker.groups().ask_group(&group_id, ask).await {
         Ok(response) => response,
         Err(code) => refused(code),

@@ -43,9 +43,11 @@ use protocol::{
 use replication::cluster::{ClusterImage, ResourceKind};
 use uuid::Uuid;
 
+pub(super) use self::regex::check as check_regex;
 use self::{
     member::{About, Current, Member, Owned},
     regex::Resolved,
+    subscription::Subscriptions,
 };
 use super::{Committer, Effects, Group, GroupCoordinator, RetentionBase, assignor::Partitions};
 use crate::{
@@ -65,6 +67,7 @@ pub(crate) struct ConsumerGroup {
     /// Of the topics that its members read.
     metadata_hash: i64,
     members: BTreeMap<Arc<str>, Member>,
+    subscriptions: Subscriptions,
     /// Instance ids of static members, and the member ids they go by.
     static_members: BTreeMap<Arc<str>, Arc<str>>,
     /// The epoch that the target assignment is for, and when it was computed (ms).
@@ -86,6 +89,8 @@ struct Looked {
     /// Offset of the metadata in which expressions were resolved, and when that was (ms).
     regexes: i64,
     regexes_at: i64,
+    /// Expressions are being resolved, a few at a time: in the metadata of which offset, and up to which one.
+    pass: Option<(i64, Arc<str>)>,
     /// What they match could not be written down, and is not looked for again before this (ms).
     regexes_rest_until: i64,
 }
@@ -111,6 +116,7 @@ impl Default for ConsumerGroup {
             epoch: 1,
             metadata_hash: 0,
             members: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             static_members: BTreeMap::new(),
             target_epoch: 1,
             target_timestamp: 0,
@@ -121,6 +127,7 @@ impl Default for ConsumerGroup {
                 metadata: i64::MIN,
                 regexes: i64::MIN,
                 regexes_at: 0,
+                pass: None,
                 regexes_rest_until: 0,
             },
         }
@@ -333,7 +340,10 @@ impl ConsumerGroup {
             self.static_members
                 .insert(Arc::clone(instance_id), Arc::clone(&id));
         }
-        self.members.entry(id).or_default().about = Arc::new(about);
+        self.subscriptions.add(&about);
+        let about = Arc::new(about);
+        let before = std::mem::replace(&mut self.members.entry(id).or_default().about, about);
+        self.subscriptions.remove(&before);
     }
 
     fn set_current(&mut self, member_id: &str, current: Current) {
@@ -355,6 +365,7 @@ impl ConsumerGroup {
             return;
         };
         self.release(&member.current);
+        self.subscriptions.remove(&member.about);
         self.release_instance(&member.about, member_id);
     }
 

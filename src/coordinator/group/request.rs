@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
 };
 use protocol::error::ErrorCode;
 
+use super::consumer::check_regex;
 use crate::{
     coordinator::{Machine, group::GroupCoordinator, runtime::Runtime},
     server::Context,
@@ -52,6 +53,23 @@ impl Client {
     /// The host as Kafka notes it down: Java prints an address behind a slash.
     pub(crate) fn host(&self) -> String {
         format!("/{}", self.address)
+    }
+}
+
+/// A member of the consumer protocol speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumerHeartbeat {
+    pub(crate) sent: From<ConsumerGroupHeartbeatRequest>,
+    /// What is wrong with the regular expression in it, if anything is. It is read before the group is asked: that may
+    /// take milliseconds, in which all groups of a partition would wait.
+    pub(crate) regex: Result<(), String>,
+}
+
+impl ConsumerHeartbeat {
+    pub(crate) fn new(sent: From<ConsumerGroupHeartbeatRequest>) -> Self {
+        let regex = sent.body.subscribed_topic_regex.as_deref();
+        let regex = regex.map_or(Ok(()), check_regex);
+        Self { sent, regex }
     }
 }
 
@@ -119,7 +137,7 @@ requests! {
     List(ListFilter) -> Vec<ListedGroup>,
     /// As DescribeGroups shows them.
     Describe(DescribeGroups) -> Vec<describe_groups_response::DescribedGroup>,
-    ConsumerHeartbeat(From<ConsumerGroupHeartbeatRequest>) -> ConsumerGroupHeartbeatResponse,
+    ConsumerHeartbeat(ConsumerHeartbeat) -> ConsumerGroupHeartbeatResponse,
     /// As ConsumerGroupDescribe shows them.
     ConsumerDescribe(DescribeConsumerGroups) -> Vec<consumer_group_describe_response::DescribedGroup>,
 }

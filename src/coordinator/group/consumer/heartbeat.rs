@@ -36,7 +36,7 @@ use crate::{
         group::{
             Effects, Group, GroupCoordinator,
             assignor::{Assignor, Partitions, Subscriber},
-            request::{Client, From, Response},
+            request::{Client, ConsumerHeartbeat, From, Response},
         },
     },
 };
@@ -47,6 +47,11 @@ const UNCHANGED: i32 = -1;
 /// Expressions are resolved again when topics have changed, at most this often, and in any case after so long (ms).
 const REGEX_REFRESH_MIN_MS: i64 = 10_000;
 const REGEX_REFRESH_MAX_MS: i64 = 600_000;
+
+/// Members can bring as many expressions as they are: so many are resolved at a time, and then others have their turn
+/// for so long (ms).
+const REGEXES_AT_ONCE: usize = 8;
+const REGEXES_REST_MS: i32 = 50;
 
 /// Why a request is refused, as the response says it.
 #[derive(Debug, PartialEq)]
@@ -90,10 +95,11 @@ impl GroupCoordinator {
     pub(in super::super) fn consumer_heartbeat(
         &mut self,
         ticket: Ticket,
-        heartbeat: From<ConsumerGroupHeartbeatRequest>,
+        heartbeat: ConsumerHeartbeat,
         env: &mut Env<'_>,
     ) -> Effects {
-        let From { client, mut body } = heartbeat;
+        let ConsumerHeartbeat { sent, regex } = heartbeat;
+        let From { client, mut body } = sent;
         let outcome = validate(&body, client.version, &env.config.groups).and_then(|()| {
             if body.member_id.is_empty() {
                 body.member_id = StrBytes::from_string(new_member_id(env));
@@ -101,7 +107,7 @@ impl GroupCoordinator {
             if body.member_epoch < 0 {
                 self.heartbeat_leave(&body, env)
             } else {
-                self.heartbeat_step(&client, &body, env)
+                self.heartbeat_step(&client, &body, regex, env)
             }
         });
         match outcome {
@@ -123,6 +129,7 @@ impl GroupCoordinator {
         &mut self,
         client: &Client,
         request: &ConsumerGroupHeartbeatRequest,
+        regex: Result<(), String>,
         env: &mut Env<'_>,
     ) -> Result<(ConsumerGroupHeartbeatResponse, Effects), Refusal> {
         let group_id: Arc<str> = match self.groups.get_key_value(&*request.group_id.0) {
@@ -153,6 +160,7 @@ impl GroupCoordinator {
         let is_itself = speaker.is_itself();
         let watched = speaker.watched();
         let before = Arc::clone(&speaker.member.current);
+        group.check_regex(&speaker.member.about, &about, regex)?;
         let step = group.step(&group_id, &member_id, speaker, about, owned.as_ref(), env)?;
 
         let config = config(&group_id, env);
@@ -213,7 +221,8 @@ impl GroupCoordinator {
         {
             group.looked.metadata = env.image.offset;
         }
-        if follow.resolve {
+        let key = super::super::Timer::Consumer(Arc::clone(group_id), Timer::Regexes);
+        if follow.resolve && self.timers.get(&key).is_none() {
             self.set_timer(group_id, Timer::Regexes, 0, env);
         }
     }
@@ -248,13 +257,24 @@ impl GroupCoordinator {
         let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
             return Effects::default();
         };
-        // A new expression is resolved by itself: whoever changes his own all the time cannot have the broker resolve
-        // everybody else's as often. (A real broker lets it wait for the ten seconds to be over.)
-        let all = group.are_regexes_old(env);
-        let patterns: BTreeSet<&Arc<str>> = group
-            .patterns()
-            .filter(|pattern| all || !group.regexes.contains_key(*pattern))
-            .collect();
+        // New expressions are resolved by themselves: whoever changes his own all the time cannot have the broker resolve
+        // everybody else's as often. (A real broker lets them wait for the ten seconds to be over.)
+        let is_new = |pattern: &&Arc<str>| !group.regexes.contains_key(*pattern);
+        let mut patterns: Vec<&Arc<str>> = group.patterns().filter(is_new).collect();
+        let mut pass = group.looked.pass.clone();
+        let begun_in = pass.as_ref().map_or(env.image.offset, |(begun, _)| *begun);
+        let goes_on = patterns.is_empty() && (pass.is_some() || group.are_regexes_old(env));
+        if goes_on {
+            let resolved = pass.as_ref().map(|(_, last)| last);
+            let rest = group.patterns().filter(|it| resolved < Some(*it));
+            patterns = rest.collect();
+        }
+        let is_all = patterns.len() <= REGEXES_AT_ONCE;
+        patterns.truncate(REGEXES_AT_ONCE);
+        if goes_on {
+            let last = patterns.last().filter(|_| !is_all);
+            pass = last.map(|last| (begun_in, Arc::clone(last)));
+        }
         let mut regexes = group.regexes.clone();
         let mut append = Vec::new();
         let mut is_other = false;
@@ -275,19 +295,24 @@ impl GroupCoordinator {
             append.push(epoch_record(group_id, group.epoch + 1, hash));
         }
         let group_id = Arc::clone(group_id);
-        let resolved_at = (env.image.offset, env.now);
-        let then = move |machine: &mut Self, written: Result<(), ErrorCode>, _: &mut Env<'_>| {
-            if let Some(Group::Consumer(group)) = machine.groups.get_mut(&group_id) {
-                let (metadata, now) = resolved_at;
-                match written {
-                    Ok(()) if all => {
-                        group.looked.regexes = metadata;
-                        group.looked.regexes_at = now;
-                    }
-                    Ok(()) => (),
-                    // Also when it never can be, since what they match does not fit a batch.
-                    Err(_) => group.looked.regexes_rest_until = now + REGEX_REFRESH_MIN_MS,
-                }
+        let now = env.now;
+        let then = move |machine: &mut Self, written: Result<(), ErrorCode>, env: &mut Env<'_>| {
+            let Some(Group::Consumer(group)) = machine.groups.get_mut(&group_id) else {
+                return Vec::new();
+            };
+            let looked = &mut group.looked;
+            if written.is_err() {
+                // Also when it never can be, since what they match does not fit a batch.
+                looked.regexes_rest_until = now + REGEX_REFRESH_MIN_MS;
+                return Vec::new();
+            }
+            looked.pass = pass;
+            if goes_on && is_all {
+                looked.regexes = begun_in;
+                looked.regexes_at = now;
+            }
+            if !is_all || looked.pass.is_some() {
+                machine.set_timer(&group_id, Timer::Regexes, REGEXES_REST_MS, env);
             }
             Vec::new()
         };
@@ -359,6 +384,25 @@ impl ConsumerGroup {
         Ok(())
     }
 
+    /// An expression that the group does not know has to be one; `found` says whether it is.
+    fn check_regex(
+        &self,
+        before: &About,
+        about: &About,
+        found: Result<(), String>,
+    ) -> Result<(), Refusal> {
+        let pattern = &about.topic_regex;
+        if *pattern == before.topic_regex || 0 < self.regex_subscribers(pattern) {
+            return Ok(());
+        }
+        found.map_err(|reason| {
+            let reason = format!(
+                "SubscribedTopicRegex `{pattern}` is not a valid regular expression: {reason}."
+            );
+            refusal(ErrorCode::InvalidRegularExpression, reason)
+        })
+    }
+
     /// Decides what comes of a member saying `about` of itself.
     pub(super) fn step(
         &self,
@@ -406,14 +450,6 @@ impl ConsumerGroup {
                 bump = true;
             } else {
                 resolve = true;
-            }
-            if !pattern.is_empty() && self.regex_subscribers(pattern) == 0 {
-                regex::parse(pattern).map_err(|reason| {
-                    let reason = format!(
-                        "SubscribedTopicRegex `{pattern}` is not a valid regular expression: {reason}."
-                    );
-                    refusal(ErrorCode::InvalidRegularExpression, reason)
-                })?;
             }
         }
         resolve |= self.is_refresh_due(env);
@@ -488,13 +524,6 @@ impl ConsumerGroup {
                 metadata_is_current,
             },
         })
-    }
-
-    /// The expressions that members are subscribed to.
-    fn patterns(&self) -> impl Iterator<Item = &Arc<str>> {
-        let members = self.members.values();
-        let patterns = members.map(|member| &member.about.topic_regex);
-        patterns.filter(|pattern| !pattern.is_empty())
     }
 
     /// Is there an expression that is new, or may match something else now?

@@ -104,29 +104,21 @@ impl ConsumerGroup {
         for member_id in removed {
             records.extend(member::tombstones(group_id, member_id));
         }
-        let stays = |id: &Arc<str>| !removed.contains(id);
-        let staying = || self.members.iter().filter(|(id, _)| stays(id));
-        let going = self.members.iter().filter(|(id, _)| !stays(id));
-        let unused: BTreeSet<&Arc<str>> = going
-            .map(|(_, member)| &member.about.topic_regex)
-            .filter(|pattern| {
-                let mut others = staying();
-                !pattern.is_empty()
-                    && !others.any(|(_, other)| other.about.topic_regex == **pattern)
-            })
-            .collect();
-        records.extend(
-            unused
-                .into_iter()
-                .map(|pattern| regex::tombstone(group_id, pattern)),
-        );
+        let mut unused: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        let going = removed.iter().filter_map(|id| self.members.get(*id));
+        for pattern in going.map(|member| &member.about.topic_regex) {
+            *unused.entry(pattern).or_default() += 1;
+        }
+        unused.retain(|pattern, count| *count == self.regex_subscribers(pattern));
+        let unused = unused.into_keys();
+        records.extend(unused.map(|pattern| regex::tombstone(group_id, pattern)));
 
         let changed = removed.iter().map(|id| (&***id, None));
         let changed: BTreeMap<_, _> = changed.collect();
         let hash = self.hash(&changed, &self.regexes, env.image);
         let epoch = self.epoch + 1;
         records.push(epoch_record(group_id, epoch, hash));
-        if staying().next().is_none() {
+        if self.members.keys().all(|id| removed.contains(id)) {
             // Nobody has anything, and nobody is to come and compute that.
             records.push(target_epoch_record(group_id, epoch, 0));
         }

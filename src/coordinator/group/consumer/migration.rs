@@ -174,6 +174,7 @@ fn upgrade(
             current: Arc::new(current),
         };
         targets.insert(Arc::clone(portrait.id), target);
+        upgraded.subscriptions.add(&member.about);
         upgraded.members.insert(Arc::clone(portrait.id), member);
     }
 

@@ -23,6 +23,51 @@ fn names<'a>(about: &'a About, regexes: &'a Regexes) -> impl Iterator<Item = &'a
     about.topic_names.iter().chain(matched)
 }
 
+/// What members of a group are subscribed to, and how many of them: whoever comes or goes is not to cost a look at all
+/// the others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subscriptions {
+    topics: BTreeMap<Arc<str>, usize>,
+    patterns: BTreeMap<Arc<str>, usize>,
+}
+
+impl Subscriptions {
+    pub(super) fn add(&mut self, about: &About) {
+        for name in &about.topic_names {
+            count(&mut self.topics, name);
+        }
+        if !about.topic_regex.is_empty() {
+            count(&mut self.patterns, &about.topic_regex);
+        }
+    }
+
+    pub(super) fn remove(&mut self, about: &About) {
+        for name in &about.topic_names {
+            discount(&mut self.topics, name);
+        }
+        discount(&mut self.patterns, &about.topic_regex);
+    }
+}
+
+fn count(counts: &mut BTreeMap<Arc<str>, usize>, name: &Arc<str>) {
+    match counts.get_mut(name) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(Arc::clone(name), 1);
+        }
+    }
+}
+
+fn discount(counts: &mut BTreeMap<Arc<str>, usize>, name: &Arc<str>) {
+    match counts.get_mut(name) {
+        Some(count) if 1 < *count => *count -= 1,
+        Some(_) => {
+            counts.remove(name);
+        }
+        None => (),
+    }
+}
+
 impl ConsumerGroup {
     /// The topics that exist of those that a member with this subscription reads.
     pub(super) fn topic_ids(&self, about: &About, image: &ClusterImage) -> BTreeSet<Uuid> {
@@ -38,30 +83,50 @@ impl ConsumerGroup {
         regexes: &Regexes,
         image: &ClusterImage,
     ) -> i64 {
-        let mut read = BTreeSet::new();
-        for (id, member) in &self.members {
-            if !changed.contains_key(&**id) {
-                read.extend(names(&member.about, regexes));
+        // How many of those who read something now do not then.
+        let mut gone: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut gone_patterns: BTreeMap<&str, usize> = BTreeMap::new();
+        let known = changed.keys().filter_map(|id| self.members.get(*id));
+        for about in known.map(|member| &member.about) {
+            for name in &about.topic_names {
+                *gone.entry(name).or_default() += 1;
             }
+            *gone_patterns.entry(&about.topic_regex).or_default() += 1;
         }
+        let topics = self.subscriptions.topics.iter();
+        let topics = topics.filter(|(name, count)| gone.get(&***name) != Some(count));
+        let mut read: BTreeSet<&Arc<str>> = topics.map(|(name, _)| name).collect();
+        let patterns = self.subscriptions.patterns.iter();
+        let patterns = patterns.filter(|(name, count)| gone_patterns.get(&***name) != Some(count));
+        let resolved = patterns.filter_map(|(pattern, _)| regexes.get(pattern));
+        read.extend(resolved.flat_map(|resolved| &*resolved.topics));
         for about in changed.values().flatten() {
             read.extend(names(about, regexes));
         }
         hash(read.into_iter().filter_map(|name| image.topic(name)), image)
     }
 
+    /// The topics that members are subscribed to by name.
+    #[cfg(test)]
+    pub(super) fn topic_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.subscriptions.topics.keys()
+    }
+
+    /// The expressions that members are subscribed to.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.subscriptions.patterns.keys()
+    }
+
     pub(super) fn reads(&self, topic: &str) -> bool {
-        let members = self.members.values();
-        let mut read = members.flat_map(|member| names(&member.about, &self.regexes));
-        read.any(|name| **name == *topic)
+        let mut resolved = self.patterns().filter_map(|it| self.regexes.get(it));
+        self.subscriptions.topics.contains_key(topic)
+            || resolved.any(|it| it.topics.iter().any(|name| **name == *topic))
     }
 
     /// How many members are subscribed to this expression.
     pub(super) fn regex_subscribers(&self, regex: &str) -> usize {
-        let members = self.members.values();
-        members
-            .filter(|member| *member.about.topic_regex == *regex)
-            .count()
+        let count = self.subscriptions.patterns.get(regex);
+        count.copied().unwrap_or(0)
     }
 }
 

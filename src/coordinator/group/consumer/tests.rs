@@ -44,7 +44,7 @@ use crate::{
         Answer, Env, Machine, Origin, Ticket,
         group::{
             Committer, Effects, Group, GroupCoordinator,
-            request::{Client, From, Request, Response},
+            request::{Client, ConsumerHeartbeat, From, Request, Response},
         },
     },
 };
@@ -299,6 +299,13 @@ impl World {
                 }
             }
         }
+        let (mut topics, mut patterns) = (BTreeSet::new(), BTreeSet::new());
+        for about in group.members.values().map(|member| &member.about) {
+            topics.extend(&about.topic_names);
+            patterns.extend(Some(&about.topic_regex).filter(|it| !it.is_empty()));
+        }
+        assert!(group.patterns().eq(patterns), "{:?}", group.subscriptions);
+        assert!(group.topic_names().eq(topics), "{:?}", group.subscriptions);
         let known: usize = group.owners.values().map(BTreeMap::len).sum();
         assert_eq!(known, owners.len());
     }
@@ -520,7 +527,7 @@ fn heartbeat(world: &mut World, member_id: &str, words: &[&str]) -> String {
         client: client(1),
         body: request,
     };
-    let response = match world.ask(Request::ConsumerHeartbeat(request)) {
+    let response = match world.ask(Request::ConsumerHeartbeat(ConsumerHeartbeat::new(request))) {
         Ok(Response::ConsumerHeartbeat(response)) => response,
         Ok(other) => panic!("not the answer to a heartbeat: {other:?}"),
         Err(code) => return format!("{code:?}"),
@@ -1267,6 +1274,53 @@ fn expressions_whose_topics_could_not_be_written_down_are_resolved_again() {
     );
 }
 
+/// Resolving takes milliseconds an expression, in which the partition's other groups wait.
+#[test]
+fn many_expressions_are_resolved_a_few_at_a_time() {
+    let mut world = World::new(&[]);
+    world.set_topic("a", 1);
+    for at in 0..20 {
+        run(
+            &mut world,
+            &[&format!("m{at}"), "join", &format!("regex=(a|b|m{at})")],
+        );
+    }
+    world.pass(1_000);
+    let with = |world: &World, topic: &str| {
+        let group = world.consumer_group().expect("a group");
+        let regexes = group.regexes.values();
+        regexes
+            .filter(|it| it.topics.iter().any(|it| **it == *topic))
+            .count()
+    };
+    assert_eq!(with(&world, "a"), 20);
+    world.set_topic("b", 1);
+    world.pass(10_000);
+    let beat = |world: &mut World| {
+        let group = world.consumer_group().expect("a group");
+        let epoch = group.members["m0"].current.epoch.to_string();
+        run(world, &["m0", &epoch]);
+    };
+    for count in [8, 16, 20, 20] {
+        // However many heartbeats come meanwhile.
+        for _ in 0..2 {
+            beat(&mut world);
+            assert_eq!(with(&world, "b"), count);
+        }
+        world.pass(50);
+    }
+    // Those that were resolved before topics changed once more have their turn again.
+    world.set_topic("m19", 1);
+    world.pass(10_000);
+    beat(&mut world);
+    world.set_topic("m0", 1);
+    world.pass(11_000);
+    assert_eq!((with(&world, "m19"), with(&world, "m0")), (1, 0));
+    beat(&mut world);
+    world.pass(1_000);
+    assert_eq!((with(&world, "m19"), with(&world, "m0")), (1, 1));
+}
+
 /// A static member that is away has its session to come back, whatever it has to give back.
 #[test]
 fn who_is_away_is_not_waited_for_to_give_back() {
@@ -1337,7 +1391,8 @@ fn beat(world: &mut World, consumers: &mut [Consumer], at: usize) {
         client: client(1),
         body: request,
     };
-    let Ok(Response::ConsumerHeartbeat(response)) = world.ask(Request::ConsumerHeartbeat(request))
+    let Ok(Response::ConsumerHeartbeat(response)) =
+        world.ask(Request::ConsumerHeartbeat(ConsumerHeartbeat::new(request)))
     else {
         panic!("not the answer to a heartbeat");
     };
@@ -1420,7 +1475,7 @@ proptest! {
                         .with_member_epoch(-1);
                     consumers[at] = Consumer { subscription: at % 3, ..Consumer::default() };
                     let leave = From { client: client(1), body: leave };
-                    let _ = world.ask(Request::ConsumerHeartbeat(leave));
+                    let _ = world.ask(Request::ConsumerHeartbeat(ConsumerHeartbeat::new(leave)));
                 }
                 13 => world.reload(),
                 14 if grown < 9 => {

@@ -20,7 +20,7 @@ use crate::coordinator::{
     Machine,
     group::{
         GroupCoordinator,
-        request::{Client, DeleteGroups, From, Request},
+        request::{Client, ConsumerHeartbeat, DeleteGroups, From, Request},
     },
     runtime::batch_of,
 };
@@ -347,7 +347,9 @@ fn check(group: &str, log: &str, steps: &str) {
                     body: request,
                 };
                 world
-                    .ask(Request::ConsumerHeartbeat(heartbeat))
+                    .ask(Request::ConsumerHeartbeat(ConsumerHeartbeat::new(
+                        heartbeat,
+                    )))
                     .expect("an answer");
             }
             _ => panic!("unknown step: {step}"),
