@@ -55,8 +55,12 @@ impl Current {
             State::Unrevoked if may_own(goal.owned, &self.revoking) => {
                 goal.subscription_changed.then(|| self.unsubscribe(goal))
             }
-            // It has all that it is to have in the epoch after its own; the target may have gone on since.
-            State::Unrevoked => Some(self.advance(goal, self.epoch + 1, is_free)),
+            // It has all that it is to have in the epoch after its own, if there is one: it may have given back what it
+            // does not read any more. The target may have gone on since.
+            State::Unrevoked => {
+                let epoch = goal.epoch.min(self.epoch + 1);
+                Some(self.advance(goal, epoch, is_free))
+            }
             State::Unknown if goal.owned.is_some_and(BTreeMap::is_empty) => {
                 Some(self.advance(goal, goal.epoch, is_free))
             }

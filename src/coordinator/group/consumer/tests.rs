@@ -1341,6 +1341,24 @@ fn who_is_away_is_not_waited_for_to_give_back() {
     );
 }
 
+/// Who changes its mind twice before anything is computed for it gives back twice, and in the epoch that it is in: the
+/// one after it is no epoch yet that anything was computed for, and the member fell back from it.
+#[test]
+fn nobody_is_ahead_of_what_has_been_computed() {
+    check(
+        "topic T 2
+         topic U 1
+         topic V 1
+         A join T U = 2 [T0 T1 U0]
+         A 2 owns T0 T1 U0 reads U = 2 [U0]
+         A 2 owns U0 reads T V = 2 []
+         group = Assigning 4/2 A@2[-U0]
+         A 2 owns = 2 [T0 T1]
+         wait 1000
+         A 2 = 4 [T0 T1 V0]",
+    );
+}
+
 /// A consumer as it should be: it reads what it was last told to, and gives back before it says so.
 #[derive(Debug, Default, Clone)]
 struct Consumer {
