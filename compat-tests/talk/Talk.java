@@ -67,7 +67,7 @@ final class Talk {
      * of a new topic, or lead their partitions after a start: there clients try again, and so here.
      */
     static <T> T eventually(Callable<T> attempt) throws Exception {
-        long deadline = System.nanoTime() + 30_000_000_000L;
+        long deadline = System.nanoTime() + 60_000_000_000L;
         while (true) {
             try {
                 return attempt.call();

@@ -80,7 +80,7 @@ func shorten(value any) string {
 // Eventually tries until the attempt no longer fails. Apache Kafka answers a client before all parts of the
 // broker know of a new topic, or lead their partitions after a start: there clients try again, and so here.
 func Eventually(attempt func()) {
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !succeeds(attempt, time.Now().After(deadline)) {
 		time.Sleep(20 * time.Millisecond)
 	}
