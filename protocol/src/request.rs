@@ -366,8 +366,6 @@ mod tests {
             DescribeProducers DescribeProducersRequest,
             UnregisterBroker UnregisterBrokerRequest,
             ListConfigResources ListConfigResourcesRequest,
-            ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest,
-            ConsumerGroupDescribe ConsumerGroupDescribeRequest,
             DescribeTopicPartitions DescribeTopicPartitionsRequest,
         }
     }
