@@ -35,8 +35,11 @@ use protocol::{
 };
 use uuid::Uuid;
 
-use self::{member::Member, rebalance::InitialDelay, state::State, subscription::CONSUMER};
-use super::{Committer, Effects, Group, GroupCoordinator, RetentionBase, request::Response};
+use self::{member::Member, rebalance::InitialDelay, state::State};
+use super::{
+    Committer, Effects, Group, GroupCoordinator, RetentionBase, protocols::CONSUMER,
+    request::Response,
+};
 use crate::{
     config::Groups,
     coordinator::{Answer, Env, Ticket, timers::Timers},

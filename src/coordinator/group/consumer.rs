@@ -141,6 +141,12 @@ impl ConsumerGroup {
         if commit.epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
+        // A producer that says nothing of its consumer is fenced by its epoch, and by nothing else.
+        let is_nobody =
+            commit.epoch == -1 && commit.member_id.is_empty() && commit.group_instance_id.is_none();
+        if commit.transactional && is_nobody {
+            return Ok(());
+        }
         let member = self.members.get(commit.member_id);
         let member = member.ok_or(ErrorCode::UnknownMemberId)?;
         if !commit.transactional && !member.is_classic() && commit.version < COMMIT_WITH_EPOCH {
@@ -572,7 +578,7 @@ impl GroupCoordinator {
         {
             return Effects::default();
         }
-        tracing::info!(%group_id, %member_id, reason, "a member is removed");
+        tracing::info!(?group_id, ?member_id, reason, "a member is removed");
         let member_id = Arc::clone(member_id);
         // It has no deadlines any more when it is written down that it has gone. Until then this one comes again.
         self.set_timer(group_id, timer, RETRY_MS, env);

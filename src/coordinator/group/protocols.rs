@@ -1,9 +1,16 @@
-//! Which protocols members of the classic protocol have in common (pure).
+//! What groups of both kinds know of members of the classic protocol: how they come, and which protocols they have in
+//! common (pure).
 //!
 //! Clients say how many protocols a member has: everything here takes time in proportion to what they have said
 //! altogether, and not to its square.
 
 use std::collections::HashSet;
+
+/// The protocol type of consumers.
+pub(super) const CONSUMER: &str = "consumer";
+
+/// From this version of JoinGroup on an id is given out before anybody is a member with it.
+pub(super) const MEMBER_ID_REQUIRED: i16 = 4;
 
 /// The names that stand in all of these lists; `None` if there are no lists.
 pub(super) fn common<'a, L>(lists: impl Iterator<Item = L>) -> Option<HashSet<&'a str>>

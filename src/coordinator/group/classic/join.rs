@@ -22,7 +22,8 @@ use super::{
 use crate::coordinator::{
     Env, Then, Ticket,
     group::{
-        Effects, Group, GroupCoordinator, protocols,
+        Effects, Group, GroupCoordinator,
+        protocols::{self, MEMBER_ID_REQUIRED},
         request::{Client, From, Response},
     },
 };
@@ -30,9 +31,6 @@ use crate::coordinator::{
 /// How long somebody waits as a new member (ms). It cannot send heartbeats yet, and that its connection has ended
 /// is not seen while its request waits.
 const NEW_MEMBER_TIMEOUT_MS: i32 = 5 * 60 * 1000;
-
-/// From this version on an id is given out before anybody is a member with it.
-const MEMBER_ID_REQUIRED: i16 = 4;
 
 /// From this version on a leader can be told that there is nothing to assign (KIP-814).
 const SKIP_ASSIGNMENT: i16 = 9;
@@ -365,10 +363,19 @@ impl ClassicGroup {
     }
 }
 
+/// A client's reason for something, as much of it as clients of Kafka send.
+pub(super) fn cut(reason: &str) -> &str {
+    let end = reason
+        .char_indices()
+        .nth(255)
+        .map_or(reason.len(), |(at, _)| at);
+    &reason[..end]
+}
+
 /// For the log: what happened, and what the client says of it (KIP-800).
 fn reason(what: &str, join: &JoinGroupRequest) -> String {
     match join.reason.as_deref() {
         None | Some("") => what.to_owned(),
-        Some(reason) => format!("{what}: {reason}"),
+        Some(reason) => format!("{what}: {}", cut(reason)),
     }
 }

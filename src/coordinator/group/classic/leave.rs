@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 use protocol::error::ErrorCode;
 use tracing::info;
 
-use super::{ClassicGroup, State, Timer, Turn};
+use super::{ClassicGroup, State, Timer, Turn, join::cut};
 use crate::coordinator::{
     Env, Ticket,
     group::{
@@ -89,8 +89,8 @@ impl ClassicGroup {
             }
             Arc::from(&*member.member_id)
         };
-        let reason = member.reason.as_deref().unwrap_or("not provided");
-        info!(group_id = %turn.group_id, %member_id, reason, "a member leaves");
+        let reason = cut(member.reason.as_deref().unwrap_or("not provided"));
+        info!(group_id = ?turn.group_id, ?member_id, reason, "a member leaves");
         self.remove(turn, &member_id);
         turn.cancel(Timer::Session(member_id));
         Ok(())

@@ -42,7 +42,7 @@ impl ClassicGroup {
 
     pub(super) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>, reason: &str) {
         let (group_id, state, generation) = (&turn.group_id, self.state, self.generation);
-        info!(%group_id, %state, generation, reason, "preparing to rebalance");
+        info!(?group_id, %state, generation, reason, "preparing to rebalance");
         if self.state == State::CompletingRebalance {
             self.call_off(turn, ErrorCode::RebalanceInProgress);
         }
@@ -101,7 +101,7 @@ impl ClassicGroup {
         let late = late.filter(|(_, it)| it.joining.is_none() && it.instance_id.is_none());
         let late: Vec<Arc<str>> = late.map(|(id, _)| Arc::clone(id)).collect();
         for member_id in late {
-            info!(group_id = %turn.group_id, %member_id, "a member has not joined in time");
+            info!(group_id = ?turn.group_id, ?member_id, "a member has not joined in time");
             self.remove(turn, &member_id);
             turn.cancel(Timer::Session(member_id));
         }
@@ -120,7 +120,7 @@ impl ClassicGroup {
 
         let (group_id, generation) = (&turn.group_id, self.generation);
         let member_count = self.members.len();
-        info!(%group_id, generation, member_count, "a generation begins");
+        info!(?group_id, generation, member_count, "a generation begins");
         if self.members.is_empty() {
             self.enter(State::Empty, turn.now);
             let record = self.record(group_id, |_, member| member.assignment.clone());
@@ -212,7 +212,7 @@ impl ClassicGroup {
             return;
         }
         for member_id in late {
-            info!(group_id = %turn.group_id, %member_id, "a member has not synced in time");
+            info!(group_id = ?turn.group_id, ?member_id, "a member has not synced in time");
             self.remove(turn, &member_id);
             turn.cancel(Timer::Session(member_id));
         }
@@ -227,7 +227,7 @@ impl ClassicGroup {
         if !is_gone {
             return;
         }
-        info!(group_id = %turn.group_id, %member_id, "a member's session is over");
+        info!(group_id = ?turn.group_id, ?member_id, "a member's session is over");
         let was_member = self.members.contains_key(member_id);
         self.remove(turn, member_id);
         match self.state {

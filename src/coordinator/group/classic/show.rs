@@ -10,12 +10,12 @@ use protocol::error::ErrorCode;
 use super::{
     ClassicGroup,
     state::{DEAD, State},
-    subscription::CONSUMER,
 };
 use crate::coordinator::{
     Ticket,
     group::{
         Effects, Group, GroupCoordinator,
+        protocols::CONSUMER,
         request::{DescribeGroups, ListFilter, Response},
     },
 };

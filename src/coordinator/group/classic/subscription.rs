@@ -7,9 +7,6 @@ use std::collections::BTreeSet;
 
 use bytes::{Buf, Bytes};
 
-/// The protocol type of consumers.
-pub(super) const CONSUMER: &str = "consumer";
-
 /// Adds the topics in `metadata` to `topics`; `None` if it is something else.
 pub(super) fn add_topics(metadata: &Bytes, topics: &mut BTreeSet<Box<str>>) -> Option<()> {
     let mut rest = &**metadata;

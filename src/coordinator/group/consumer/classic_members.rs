@@ -21,7 +21,7 @@ use protocol::error::ErrorCode;
 
 use super::{
     ConsumerGroup, Timer,
-    embedded::{CONSUMER, Subscription},
+    embedded::Subscription,
     heartbeat::{
         Refusal, Speaker, check_instance, new_member_id, refusal, same_or_new, unknown_instance,
         unknown_member,
@@ -32,13 +32,11 @@ use super::{
 use crate::coordinator::{
     Env, Then, Ticket,
     group::{
-        Effects, Group, GroupCoordinator, protocols,
+        Effects, Group, GroupCoordinator,
+        protocols::{self, CONSUMER, MEMBER_ID_REQUIRED},
         request::{Client, From, Response},
     },
 };
-
-/// From this version on an id is given out before anybody is a member with it.
-const MEMBER_ID_REQUIRED: i16 = 4;
 
 impl GroupCoordinator {
     pub(in super::super) fn join_consumer_group(

@@ -5,9 +5,6 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// The protocol type of consumers.
-pub(in super::super) const CONSUMER: &str = "consumer";
-
 const NEWEST: i16 = 3;
 
 /// What a member says of itself.

@@ -22,7 +22,7 @@ use replication::cluster::ClusterImage;
 
 use super::{
     ConsumerGroup, Timer,
-    embedded::{CONSUMER, Subscription, decode_assignment, encode_assignment},
+    embedded::{Subscription, decode_assignment, encode_assignment},
     epoch_record,
     heartbeat::{Refusal, not_a_consumer_group, not_found, refusal},
     member::{About, Classic, Current, Member, Owned, State, sorted},
@@ -30,7 +30,12 @@ use super::{
 };
 use crate::coordinator::{
     Answer, Env, Ticket,
-    group::{Group, GroupCoordinator, assignor::Partitions, classic::ClassicGroup, protocols},
+    group::{
+        Group, GroupCoordinator,
+        assignor::Partitions,
+        classic::ClassicGroup,
+        protocols::{self, CONSUMER},
+    },
 };
 
 /// The group that somebody comes to who speaks the consumer protocol.

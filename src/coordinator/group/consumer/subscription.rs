@@ -118,9 +118,12 @@ impl ConsumerGroup {
     }
 
     pub(super) fn reads(&self, topic: &str) -> bool {
-        let mut resolved = self.patterns().filter_map(|it| self.regexes.get(it));
-        self.subscriptions.topics.contains_key(topic)
-            || resolved.any(|it| it.topics.iter().any(|name| **name == *topic))
+        // What has not been resolved may match anything.
+        let matches = |pattern| {
+            let resolved = self.regexes.get(pattern);
+            resolved.is_none_or(|it| it.topics.iter().any(|name| **name == *topic))
+        };
+        self.subscriptions.topics.contains_key(topic) || self.patterns().any(|it| matches(it))
     }
 
     /// How many members are subscribed to this expression.

@@ -64,6 +64,8 @@ struct World {
     answers: BTreeMap<u64, Result<Response, ErrorCode>>,
     /// The next append fails.
     fails: bool,
+    /// What expressions match cannot be appended.
+    fails_to_resolve: bool,
 }
 
 impl World {
@@ -84,6 +86,7 @@ impl World {
             next_id: 0,
             answers: BTreeMap::new(),
             fails: false,
+            fails_to_resolve: false,
         }
     }
 
@@ -106,7 +109,15 @@ impl World {
     }
 
     fn carry_out(&mut self, mut effects: Effects) {
-        let failed = !effects.append.is_empty() && std::mem::take(&mut self.fails);
+        let resolves = |it: &GroupRecord| {
+            matches!(
+                it,
+                GroupRecord::ConsumerGroupRegularExpression { value: Some(_), .. }
+            )
+        };
+        let fails_to_resolve = self.fails_to_resolve && effects.append.iter().any(resolves);
+        let failed =
+            fails_to_resolve || !effects.append.is_empty() && std::mem::take(&mut self.fails);
         let written = if failed {
             Err(ErrorCode::NotCoordinator)
         } else {
@@ -426,7 +437,12 @@ fn run(world: &mut World, words: &[&str]) -> String {
             })]);
             String::new()
         }
-        ["commit", member, epoch, ref partitions @ ..] => commit(world, member, epoch, partitions),
+        ["commit", member, epoch, ref partitions @ ..] => {
+            commit(world, member, epoch, partitions, false)
+        }
+        ["transaction", member, epoch, ref partitions @ ..] => {
+            commit(world, member, epoch, partitions, true)
+        }
         ["fetch", member, epoch] => {
             let group = world.group().expect("a group");
             let member = Some(member).filter(|it| *it != "-");
@@ -448,7 +464,13 @@ fn outcome(outcome: Result<(), ErrorCode>) -> String {
     outcome.map_or_else(|code| format!("{code:?}"), |()| "ok".to_owned())
 }
 
-fn commit(world: &World, member_id: &str, epoch: &str, words: &[&str]) -> String {
+fn commit(
+    world: &World,
+    member_id: &str,
+    epoch: &str,
+    words: &[&str],
+    transactional: bool,
+) -> String {
     let partitions = partitions(words.iter().copied());
     let image = &world.image;
     let visit = |visit: &mut dyn FnMut(Uuid, i32)| {
@@ -462,7 +484,7 @@ fn commit(world: &World, member_id: &str, epoch: &str, words: &[&str]) -> String
         member_id,
         group_instance_id: None,
         epoch: epoch.parse().expect("an epoch"),
-        transactional: false,
+        transactional,
         version: 9,
         partitions: &visit,
     }))
@@ -826,6 +848,10 @@ fn members_commit_in_their_epoch_and_in_older_ones_what_they_have_had_since() {
          commit B 2 T0 = StaleMemberEpoch
          commit X 3 T0 = UnknownMemberId
          commit - -1 T0 = UnknownMemberId
+         transaction - -1 T0 = ok
+         transaction - 3 T0 = UnknownMemberId
+         transaction X -1 T0 = UnknownMemberId
+         transaction A 3 T0 = ok
          commit A -1 T0 = StaleMemberEpoch
          fetch A 3 = ok
          fetch A 2 = StaleMemberEpoch
@@ -1250,6 +1276,19 @@ fn a_group_that_could_not_be_converted_is_still_there() {
          wait 1
          group = classic CompletingRebalance 2 range client-00000000-0000-0000-0000-000000000001*",
     );
+}
+
+/// Offsets of topics that are read neither expire nor are deleted.
+#[test]
+fn an_expression_that_has_not_been_resolved_may_match_anything() {
+    let mut world = World::new(&[]);
+    world.set_topic("ab", 1);
+    run(&mut world, &["A", "join", "T"]);
+    assert_eq!(run(&mut world, &["reads", "ab"]), "false");
+    world.fails_to_resolve = true;
+    run(&mut world, &["B", "join", "regex=a."]);
+    assert_eq!(run(&mut world, &["reads", "ab"]), "true");
+    assert_eq!(run(&mut world, &["reads", "c"]), "true");
 }
 
 /// What expressions match was once taken for looked up when it could not be written down, and new topics waited for
