@@ -45,6 +45,7 @@ use uuid::Uuid;
 
 use crate::{
     api::error::Error,
+    cleaner::Cleaner,
     clock,
     config::{self, Compression, Config, TopicConfig},
     coordinator::{
@@ -89,6 +90,7 @@ pub struct Broker {
     /// The last reason for which a topic could not be created automatically.
     complaint: Mutex<String>,
     metrics: Arc<Metrics>,
+    cleaner: Cleaner,
     stopping: watch::Sender<bool>,
 }
 
@@ -141,8 +143,12 @@ impl Broker {
         &self.connections
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub(crate) fn cleaner(&self) -> &Cleaner {
+        &self.cleaner
     }
 
     /// An id no producer has had before.
@@ -485,6 +491,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         producer_ids: AsyncMutex::default(),
         complaint: Mutex::default(),
         metrics: Arc::default(),
+        cleaner: Cleaner::default(),
         stopping: watch::Sender::new(false),
     });
 

@@ -129,6 +129,14 @@ pub struct Config {
     pub default_replication_factor: i16,
     pub transaction_max_timeout_ms: i32,
 
+    pub log_cleaner_backoff: Duration,
+    /// For all threads together, as the next but one.
+    pub log_cleaner_dedupe_buffer_size: u64,
+    pub log_cleaner_enable: bool,
+    pub log_cleaner_io_buffer_load_factor: f64,
+    pub log_cleaner_io_buffer_size: usize,
+    pub log_cleaner_io_max_bytes_per_second: f64,
+    pub log_cleaner_threads: usize,
     pub log_flush_offset_checkpoint_interval: Duration,
     pub log_flush_start_offset_checkpoint_interval: Duration,
     pub log_retention_check_interval: Duration,
@@ -338,6 +346,16 @@ impl Config {
             default_replication_factor: read.short("default.replication.factor"),
             transaction_max_timeout_ms: read.int("transaction.max.timeout.ms"),
 
+            log_cleaner_backoff: read.duration("log.cleaner.backoff.ms"),
+            log_cleaner_dedupe_buffer_size: u64::try_from(
+                read.long("log.cleaner.dedupe.buffer.size"),
+            )
+            .unwrap_or_default(),
+            log_cleaner_enable: read.boolean("log.cleaner.enable"),
+            log_cleaner_io_buffer_load_factor: read.double("log.cleaner.io.buffer.load.factor"),
+            log_cleaner_io_buffer_size: read.size("log.cleaner.io.buffer.size"),
+            log_cleaner_io_max_bytes_per_second: read.double("log.cleaner.io.max.bytes.per.second"),
+            log_cleaner_threads: read.size("log.cleaner.threads"),
             log_flush_offset_checkpoint_interval: read
                 .duration("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval: read

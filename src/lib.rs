@@ -2,6 +2,7 @@
 
 mod api;
 mod broker;
+mod cleaner;
 pub mod cli;
 mod client;
 mod clock;

@@ -1,4 +1,4 @@
-//! What a broker does when nobody asks: follow the cluster image, apply retention, write checkpoints.
+//! What a broker does when nobody asks: follow the cluster image, apply retention, compact, write checkpoints.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use storage::directory::Directory;
 use tokio::task::JoinHandle;
 use tracing::error;
 
-use crate::{broker::Broker, clock};
+use crate::{broker::Broker, cleaner, clock};
 
 /// How often it is looked whether a topic's `flush.ms` is over and whether deleted files may go.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +46,7 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
     vec![
         tokio::spawn(follow),
         tokio::spawn(keep_time),
+        tokio::spawn(cleaner::run(Arc::clone(broker))),
         every(broker, TICK, |broker| {
             flush_what_is_due(broker);
             broker.partitions().remove_doomed(clock::now());

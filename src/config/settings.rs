@@ -278,6 +278,13 @@ impl<'a> Reader<'a> {
         self.optional_long(name).unwrap_or_default()
     }
 
+    pub(super) fn double(&mut self, name: &'static str) -> f64 {
+        match self.value(name) {
+            Some(Value::Double(number)) => number,
+            _ => 0.0,
+        }
+    }
+
     pub(super) fn optional_int(&mut self, name: &'static str) -> Option<i32> {
         self.optional_long(name)
             .and_then(|number| number.try_into().ok())

@@ -289,7 +289,7 @@ pub(super) static BROKER: &[Key] = keys! {
     "log.cleaner.enable": Boolean = "true", Any, ReadOnly;
         "Whether compacted topics are compacted.";
     "log.cleaner.io.buffer.load.factor": Double = "0.9", Any, ClusterWide;
-        "How full Apache Kafka's table of keys may get.";
+        "How full the table of keys in a compaction may get.";
     "log.cleaner.io.buffer.size": Int = "524288", AtLeast(0), ClusterWide;
         "Memory for reading and writing in a compaction, over all threads.";
     "log.cleaner.io.max.bytes.per.second": Double = "1.7976931348623157E308", Any, ClusterWide;

@@ -35,6 +35,7 @@ fn scrape(broker: &Broker, to: &mut Scrape<'_>) {
     };
     to.gauge(&list::BROKER_STATE, &[], state);
     scrape_partitions(broker, to);
+    scrape_cleaner(broker, to);
     scrape_cluster(broker, to);
     groups::scrape(broker, to);
 
@@ -142,6 +143,53 @@ fn scrape_led(
         ),
     ] {
         to.gauge(metric, &labels, value);
+    }
+}
+
+fn scrape_cleaner(broker: &Broker, to: &mut Scrape<'_>) {
+    let cleaner = broker.cleaner();
+    let seen = cleaner.seen();
+    let dead = cleaner.is_dead() && !broker.is_stopping();
+    to.gauge(
+        &list::CLEANER_DEAD_THREAD_COUNT,
+        &[],
+        f64::from(u8::from(dead)),
+    );
+    // Kafka rounds the percentages.
+    let percent = |ratio: f64| (100.0 * ratio).round();
+    to.gauge(
+        &list::CLEANER_RECOPY_PERCENT,
+        &[],
+        percent(seen.recopy_ratio),
+    );
+    to.gauge(
+        &list::CLEANER_MAX_BUFFER_UTILIZATION_PERCENT,
+        &[],
+        percent(seen.map_utilization),
+    );
+    to.gauge(
+        &list::CLEANER_MAX_CLEAN_TIME,
+        &[],
+        seen.took.as_secs() as f64,
+    );
+    let delay = seen.max_delay_ms / 1000;
+    to.gauge(&list::CLEANER_MAX_COMPACTION_DELAY, &[], delay as f64);
+    to.gauge(
+        &list::CLEANER_MAX_DIRTY_PERCENT,
+        &[],
+        percent(seen.max_dirty_ratio),
+    );
+    to.gauge(
+        &list::CLEANER_TIME_SINCE_LAST_RUN,
+        &[],
+        cleaner.since_last_look().as_millis() as f64,
+    );
+    for directory in broker.partitions().directories() {
+        let path = directory.path().to_string_lossy();
+        let labels = [("logDirectory", &*path)];
+        let (count, bytes) = cleaner.uncleanable(directory);
+        to.gauge(&list::UNCLEANABLE_PARTITIONS_COUNT, &labels, count as f64);
+        to.gauge(&list::UNCLEANABLE_BYTES, &labels, bytes as f64);
     }
 }
 

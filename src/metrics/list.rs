@@ -123,6 +123,24 @@ metrics! {
         "The first offset of a partition's log.";
     LOG_END_OFFSET = "kafka_log_log_logendoffset", Gauge, Count;
         "The offset the next record of a partition's log will get.";
+    CLEANER_DEAD_THREAD_COUNT = "kafka_log_logcleaner_deadthreadcount", Gauge, Count;
+        "1 if logs are not compacted any more though the broker runs.";
+    CLEANER_RECOPY_PERCENT = "kafka_log_logcleaner_cleaner_recopy_percent", Gauge, Percent;
+        "Of what the last compaction read, the share it wrote again.";
+    CLEANER_MAX_BUFFER_UTILIZATION_PERCENT = "kafka_log_logcleaner_max_buffer_utilization_percent", Gauge, Percent;
+        "Of the last compaction's memory for keys, the share that was used.";
+    CLEANER_MAX_CLEAN_TIME = "kafka_log_logcleaner_max_clean_time_secs", Gauge, Seconds;
+        "How long the last compaction took.";
+    CLEANER_MAX_COMPACTION_DELAY = "kafka_log_logcleaner_max_compaction_delay_secs", Gauge, Seconds;
+        "By how much a record has passed max.compaction.lag.ms without being compacted.";
+    CLEANER_MAX_DIRTY_PERCENT = "kafka_log_logcleanermanager_max_dirty_percent", Gauge, Percent;
+        "Of the dirtiest log, the share that is not compacted.";
+    CLEANER_TIME_SINCE_LAST_RUN = "kafka_log_logcleanermanager_time_since_last_run_ms", Gauge, Milliseconds;
+        "Since it was last looked which logs are to be compacted.";
+    UNCLEANABLE_BYTES = "kafka_log_logcleanermanager_uncleanable_bytes", Gauge, Bytes;
+        "What is not compacted of logs that cannot be, in a log directory.";
+    UNCLEANABLE_PARTITIONS_COUNT = "kafka_log_logcleanermanager_uncleanable_partitions_count", Gauge, Count;
+        "Logs in a log directory that cannot be compacted; the reason is in the broker's log.";
     OFFLINE_LOG_DIRECTORY_COUNT = "kafka_log_logmanager_offlinelogdirectorycount", Gauge, Count;
         "Log directories that have failed.";
 

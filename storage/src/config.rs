@@ -37,6 +37,18 @@ pub struct Config {
     pub producer_id_expiration_ms: i64,
 }
 
+impl Config {
+    /// When the active segment is rolled by its age. It is not compacted, so it may not outlive
+    /// `max.compaction.lag.ms`.
+    pub(crate) fn roll_ms(&self) -> i64 {
+        if self.compact && self.max_compaction_lag_ms > 0 {
+            self.segment_ms.min(self.max_compaction_lag_ms)
+        } else {
+            self.segment_ms
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         const DAY_MS: i64 = 24 * 60 * 60 * 1000;

@@ -352,7 +352,8 @@ impl Directory {
         self.volume.positions().cleaned.get(name).copied()
     }
 
-    /// The log called `name` is compacted below `offset`.
+    /// The log called `name` is compacted below `offset`: it is a copy of one that was.
+    /// [`Log::compact`] sees to it by itself.
     pub fn set_cleaned_offset(&self, name: &str, offset: i64) -> Result<(), Error> {
         let mut positions = self.volume.positions();
         positions.cleaned.insert(name.to_owned(), offset);
@@ -695,6 +696,24 @@ impl Volume {
                 positions.recovery.insert(name.to_owned(), offset);
             }
         }
+    }
+
+    /// The log is compacted below `offset`. Nothing is noted of one on its way out: one of the same
+    /// name may have begun.
+    pub(crate) fn set_cleaned(&self, log: &Log, offset: i64) -> Result<(), Error> {
+        let mut positions = self.positions();
+        // Asked for under the lock: who renames a log comes here afterwards to have it forgotten.
+        match found(log.name()) {
+            Some(Found {
+                name,
+                state: State::Live,
+            }) => positions.cleaned.insert(name, offset),
+            _ => return Ok(()),
+        };
+        if positions.lone {
+            return Ok(());
+        }
+        self.write_offsets(CLEANED, &positions.cleaned)
     }
 
     /// Makes sure that the file says so too, before compaction leaves gaps below: recovery takes a

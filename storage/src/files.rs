@@ -115,9 +115,20 @@ impl Place {
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
-        let dir = self.dir();
+        // Under the lock, so that it is not renamed before the call.
+        let dir = self.dir.read().unwrap_or_else(PoisonError::into_inner);
         let synced = self.disk().sync_dir(&dir);
         self.volume.done("fsync", &dir, synced)
+    }
+
+    /// Renames a file in it, if there is one of that name.
+    pub(crate) fn rename_file(&self, from: &str, to: &str) -> Result<(), Error> {
+        let dir = self.dir.read().unwrap_or_else(PoisonError::into_inner);
+        let from = dir.join(from);
+        match self.disk().rename(&from, &dir.join(to)) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            renamed => self.volume.done("rename", &from, renamed),
+        }
     }
 
     /// Removes a file that may already be gone.
@@ -282,12 +293,9 @@ impl Handle {
     pub(crate) fn rename_to(&self, stage: Stage, place: &Place) -> Result<(), Error> {
         // Under the slot's lock, so that nobody opens the old name meanwhile.
         let _slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = self.path(place);
+        let from = self.name();
         self.stage.store(stage as u8, Ordering::Release);
-        match place.disk().rename(&from, &self.path(place)) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            renamed => place.volume.done("rename", &from, renamed),
-        }
+        place.rename_file(&from, &self.name())
     }
 }
 

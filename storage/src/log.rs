@@ -327,10 +327,7 @@ impl Log {
     /// more. Waits for a compaction to see it.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
-        let _no_compaction = self
-            .compacting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _no_compaction = self.keep_from_compaction();
         let _no_flush = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.unflushed.swap(0, Ordering::Relaxed);
         self.place.volume.flushed(bytes);

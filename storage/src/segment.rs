@@ -528,7 +528,7 @@ impl Active {
             return Ok(true);
         }
         Ok(self.size > 0
-            && self.waited(max_timestamp, now)? > config.segment_ms.saturating_sub(self.jitter_ms))
+            && self.waited(max_timestamp, now)? > config.roll_ms().saturating_sub(self.jitter_ms))
     }
 
     /// How long the segment has been written to, by its records' time if they have one.

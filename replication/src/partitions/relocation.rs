@@ -149,6 +149,7 @@ impl Partitions {
         let config = (*original.config()).clone();
         let log = to.open_log(&State::Future.name_of(name), config, clock())?;
         let log = copy.get_or_init(|| log);
+        let _as_it_is = original.keep_from_compaction();
         to.set_topic_id(&log.name(), partition.name().topic_id)?;
         begin(&original, log, clock())?;
         let check = || match called_off.load(Ordering::Acquire) {
@@ -171,6 +172,9 @@ impl Partitions {
             log.assign_epoch(leader_epoch)?;
             to.flush(log, log.end_offset())?;
             to.rename(log, name, State::Live)?;
+            if let Some(cleaned) = home.directory.cleaned_offset(name) {
+                to.set_cleaned_offset(name, cleaned)?;
+            }
             Ok::<_, Stay>(Home {
                 log: Arc::clone(log),
                 directory: Arc::clone(to),
@@ -220,14 +224,13 @@ fn key(partition: &Partition) -> (Uuid, i32) {
     (partition.name().topic_id, partition.name().index)
 }
 
-/// Makes the copy start where the original's first batch does: that batch may begin below the
-/// original's start offset.
+/// Makes the copy start where the original does, or where its first batch does: that may begin below
+/// the start offset, and in a compacted log above.
 fn begin(original: &Log, copy: &Log, now: i64) -> Result<(), Error> {
-    let batches = batches(original, original.start_offset())?;
-    let start = batches
-        .first()
-        .map_or(original.end_offset(), |first| first.header().base_offset);
-    copy.truncate_fully(start, now)
+    let start = original.start_offset();
+    let batches = batches(original, start)?;
+    let first = batches.first().map(|first| first.header().base_offset);
+    copy.truncate_fully(first.map_or(start, |first| first.min(start)), now)
 }
 
 /// Copies a chunk. `false` when there is nothing left.

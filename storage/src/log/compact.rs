@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::IoSlice,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, TryLockError, atomic::Ordering},
 };
 
 use protocol::batch::Header;
@@ -87,7 +87,10 @@ impl Log {
         Ok(plan::dirty(cleaned, &facts, bounds))
     }
 
-    /// Compacts what [`Self::dirty`] has found. Takes its time: not for a thread that serves others.
+    /// Compacts what [`Self::dirty`] has found, and notes how far it came. Takes its time: not for a
+    /// thread that serves others.
+    ///
+    /// Does nothing while another compacts the log or [`Self::keep_from_compaction`] holds.
     ///
     /// An error other than [`Error::Io`] and [`Error::Offline`] says that this log cannot be
     /// compacted as it is. It is unchanged from where the error lies on.
@@ -98,10 +101,11 @@ impl Log {
         now: i64,
         pace: Pace<'_>,
     ) -> Result<Compacted, Error> {
-        let _one = self
-            .compacting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one = match self.compacting.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::Poisoned(one)) => one.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Compacted::default()),
+        };
         // What is compacted must be on the disk before, and be known to be: see recovery.
         if self.flushed_offset() < dirty.end {
             self.flush()?;
@@ -139,13 +143,37 @@ impl Log {
             done: Compacted::default(),
         };
         match run.go() {
-            Ok(Ok(())) => run.done.cleaned = Some(run.keys_end),
+            Ok(Ok(())) => {
+                if self.note_cleaned(run.keys_end, truncations)? {
+                    run.done.cleaned = Some(run.keys_end);
+                }
+            }
             // Retention has come first.
             Ok(Err(Stopped)) | Err(Error::Gone { .. }) => (),
             Err(err) => return Err(err),
         }
         run.done.map_utilization = run.keys.utilization();
         Ok(run.done)
+    }
+
+    /// Waits for the compaction that is under way, and keeps off others. For who copies the log: a
+    /// copy must not have an old record from before a compaction and lack the tombstone that was
+    /// dropped by it.
+    pub fn keep_from_compaction(&self) -> MutexGuard<'_, ()> {
+        self.compacting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False if the log was truncated since.
+    fn note_cleaned(&self, cleaned: i64, truncations: u64) -> Result<bool, Error> {
+        // Keeps truncation out.
+        let _no_flush = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.writer()?.truncations != truncations {
+            return Ok(false);
+        }
+        self.place.volume.set_cleaned(self, cleaned)?;
+        Ok(true)
     }
 
     /// Puts a compacted copy in the place of `sources`. False if they are not what they were when
