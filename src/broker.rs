@@ -15,7 +15,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -50,7 +50,8 @@ use crate::{
     config::{self, Compression, Config, TopicConfig},
     coordinator::{
         group::{GroupCoordinator, figures::Figures},
-        runtime::{Host, Runtime},
+        runtime::{Host, Job, Runtime},
+        transaction::{TransactionCoordinator, markers, request::Transactions},
     },
     features,
     fetch_sessions::FetchSessions,
@@ -87,6 +88,7 @@ pub struct Broker {
     connections: Arc<Connections>,
     groups: Arc<Runtime<GroupCoordinator>>,
     group_figures: Arc<Figures>,
+    transactions: Transactions,
     /// The last reason for which a topic could not be created automatically.
     complaint: Mutex<String>,
     metrics: Arc<Metrics>,
@@ -133,6 +135,11 @@ impl Broker {
     /// What groups have counted.
     pub(crate) fn group_figures(&self) -> &Figures {
         &self.group_figures
+    }
+
+    /// Transactional ids and what becomes of their transactions.
+    pub(crate) fn transactions(&self) -> &Transactions {
+        &self.transactions
     }
 
     pub(crate) fn fetch_sessions(&self) -> &Mutex<FetchSessions> {
@@ -245,6 +252,7 @@ impl Broker {
         drop(applied);
         self.partitions.apply(image, clock::now());
         self.groups.follow(image);
+        self.transactions.runtime().follow(image);
     }
 
     /// Returns when this broker has applied all that the cluster knows by now, or when the time of the
@@ -304,22 +312,45 @@ impl Overrides {
 
 /// How a coordinator's topic is made; `None` for one that no coordinator here uses.
 fn internal_topic(config: &Config, name: String) -> Option<NewTopic> {
-    let groups = &config.groups;
-    let configs = [
-        ("cleanup.policy", "compact".to_owned()),
-        ("compression.type", "producer".to_owned()),
-        (
-            "segment.bytes",
-            groups.offsets_topic_segment_bytes.to_string(),
+    let (groups, transactions) = (&config.groups, &config.transactions);
+    let (partition_count, replication_factor, configs) = match &*name {
+        topic_name::OFFSETS => (
+            groups.offsets_topic_num_partitions,
+            groups.offsets_topic_replication_factor,
+            vec![
+                ("compression.type", "producer".to_owned()),
+                (
+                    "segment.bytes",
+                    groups.offsets_topic_segment_bytes.to_string(),
+                ),
+            ],
         ),
-    ];
+        topic_name::TRANSACTIONS => (
+            transactions.state_log_num_partitions,
+            transactions.state_log_replication_factor,
+            vec![
+                ("compression.type", "uncompressed".to_owned()),
+                (
+                    "min.insync.replicas",
+                    transactions.state_log_min_isr.to_string(),
+                ),
+                (
+                    "segment.bytes",
+                    transactions.state_log_segment_bytes.to_string(),
+                ),
+                ("unclean.leader.election.enable", "false".to_owned()),
+            ],
+        ),
+        _ => return None,
+    };
     let own = |(key, value): (&str, String)| (key.to_owned(), Some(value));
-    (name == topic_name::OFFSETS).then(|| NewTopic {
+    let compact = ("cleanup.policy", "compact".to_owned());
+    Some(NewTopic {
         name,
-        partition_count: groups.offsets_topic_num_partitions,
-        replication_factor: groups.offsets_topic_replication_factor,
+        partition_count,
+        replication_factor,
         assignments: Vec::new(),
-        configs: configs.into_iter().map(own).collect(),
+        configs: configs.into_iter().chain([compact]).map(own).collect(),
     })
 }
 
@@ -456,21 +487,38 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         now,
     )?;
     let partitions = Arc::new(partitions);
+    let host = || Host {
+        node_id: config.node_id,
+        partitions: Arc::clone(&partitions),
+        config: Arc::clone(&shared_config),
+        image: {
+            let images = controller.watch();
+            Box::new(move || Arc::clone(&images.borrow()))
+        },
+    };
     let group_figures = Arc::new(Figures::default());
     let groups = Runtime::new(
         topic_name::OFFSETS,
-        Host {
-            node_id: config.node_id,
-            partitions: Arc::clone(&partitions),
-            config: Arc::clone(&shared_config),
-            image: {
-                let images = controller.watch();
-                Box::new(move || Arc::clone(&images.borrow()))
-            },
-        },
+        host(),
         {
             let figures = Arc::clone(&group_figures);
             move || GroupCoordinator::counting(Arc::clone(&figures))
+        },
+        |job: Job<GroupCoordinator>| match job.task {},
+    );
+    // Markers are written by the broker that has the coordinator which wants them written.
+    let written_by = Arc::new(OnceLock::<Weak<Broker>>::new());
+    let transactions = Runtime::new(
+        topic_name::TRANSACTIONS,
+        host(),
+        TransactionCoordinator::default,
+        {
+            let written_by = Arc::clone(&written_by);
+            move |job| {
+                if let Some(broker) = written_by.get().and_then(Weak::upgrade) {
+                    tokio::spawn(markers::write(broker, job));
+                }
+            }
         },
     );
     let broker = Arc::new(Broker {
@@ -488,12 +536,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         partitions,
         groups: Arc::new(groups),
         group_figures,
+        transactions: Transactions::new(transactions),
         producer_ids: AsyncMutex::default(),
         complaint: Mutex::default(),
         metrics: Arc::default(),
         cleaner: Cleaner::default(),
         stopping: watch::Sender::new(false),
     });
+    // Nothing is coordinated yet, and so there are no markers to be written either.
+    let _ = written_by.set(Arc::downgrade(&broker));
 
     let mut tasks = upkeep::start(&broker).await;
     gauges::register(&broker);
@@ -546,6 +597,7 @@ impl Running {
         broker.stopping.send_replace(true);
         // Who waits for a rebalance waits for longer than a broker takes to stop.
         broker.groups.close();
+        broker.transactions.runtime().close();
         if tokio::time::timeout(DRAIN_MAX, broker.connections.gone())
             .await
             .is_err()

@@ -19,6 +19,7 @@ pub(crate) mod properties;
 mod settings;
 mod table;
 mod topic;
+mod transaction;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +36,7 @@ pub use key::{Key, Kind, Update, Value};
 pub use listeners::{Listener, Protocol, Voter};
 pub use settings::Origin;
 pub use topic::{Compression, TopicConfig};
+pub use transaction::Transactions;
 
 use replication::cluster::ResourceKind;
 use settings::{Reader, Setting, Settings};
@@ -127,7 +129,6 @@ pub struct Config {
     pub delete_topic_enable: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i16,
-    pub transaction_max_timeout_ms: i32,
 
     pub log_cleaner_backoff: Duration,
     /// For all threads together, as the next but one.
@@ -145,6 +146,7 @@ pub struct Config {
     pub replica_high_watermark_checkpoint_interval: Duration,
 
     pub groups: Groups,
+    pub transactions: Transactions,
 
     pub metadata_log_max_record_bytes_between_snapshots: u64,
     pub metadata_log_max_snapshot_interval: Duration,
@@ -297,11 +299,6 @@ impl Config {
         }
     }
 
-    /// Whether a producer may ask for this transaction timeout.
-    pub fn is_transaction_timeout(&self, timeout_ms: i32) -> bool {
-        (1..=self.transaction_max_timeout_ms).contains(&timeout_ms)
-    }
-
     /// The limit on connections from this address.
     pub fn max_connections_from(&self, address: &std::net::IpAddr) -> usize {
         let own = self
@@ -344,7 +341,6 @@ impl Config {
             delete_topic_enable: read.boolean("delete.topic.enable"),
             num_partitions: read.int("num.partitions"),
             default_replication_factor: read.short("default.replication.factor"),
-            transaction_max_timeout_ms: read.int("transaction.max.timeout.ms"),
 
             log_cleaner_backoff: read.duration("log.cleaner.backoff.ms"),
             log_cleaner_dedupe_buffer_size: u64::try_from(
@@ -367,6 +363,7 @@ impl Config {
                 .duration("replica.high.watermark.checkpoint.interval.ms"),
 
             groups: Groups::read(&mut read),
+            transactions: Transactions::read(&mut read),
 
             metadata_log_max_record_bytes_between_snapshots: read
                 .long("metadata.log.max.record.bytes.between.snapshots")

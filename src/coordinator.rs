@@ -16,6 +16,7 @@
 pub(crate) mod group;
 pub(crate) mod runtime;
 mod timers;
+pub(crate) mod transaction;
 
 use std::{fmt, sync::Arc};
 
@@ -77,6 +78,8 @@ pub(crate) struct Effects<M: Machine> {
     pub(crate) answers: Vec<(Ticket, Answer<M>)>,
     /// Done when what is appended here has been replayed, or could not be appended.
     pub(crate) then: Option<Then<M>>,
+    /// Begun when what is appended here, and before, has committed; never if it cannot be appended.
+    pub(crate) tasks: Vec<M::Task>,
 }
 
 /// What becomes of what a machine holds outside the log when it knows what became of an append.
@@ -130,6 +133,7 @@ impl<M: Machine> Default for Effects<M> {
             producer: None,
             answers: Vec::new(),
             then: None,
+            tasks: Vec::new(),
         }
     }
 }
@@ -166,6 +170,8 @@ pub(crate) trait Machine: Sized + Send + 'static {
     type Request: Send + 'static;
     type Response: fmt::Debug + Send + 'static;
     type Record: fmt::Debug + Send;
+    /// Something to be done outside, of whose end the machine hears by a request.
+    type Task: fmt::Debug + Send;
 
     /// Key and value as Kafka writes them; the value of a tombstone is `None`.
     ///

@@ -1,7 +1,7 @@
 //! The features of the cluster: what this version can live with, and what a new cluster starts with.
 //!
 //! Clients choose what to do by the finalized levels in ApiVersions, so nothing is finalized here that
-//! does not work: transactions' features come with their coordinator.
+//! does not work.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,12 @@ const FEATURES: &[(&str, i16, i16, i16)] = &[
     ("eligible.leader.replicas.version", 0, 1, 1),
     ("group.version", 0, 1, 1),
     ("metadata.version", 7, 33, 33),
+    ("transaction.version", 0, 2, 2),
 ];
 
 /// Features that Apache Kafka has finalized in a directory taken over from it, and of which nothing works here
 /// yet. They are left as they are and shown to nobody.
-const LEFT_ALONE: &[(&str, i16, i16)] = &[
-    ("share.version", 0, 2),
-    ("streams.version", 0, 1),
-    ("transaction.version", 0, 2),
-];
+const LEFT_ALONE: &[(&str, i16, i16)] = &[("share.version", 0, 2), ("streams.version", 0, 1)];
 
 /// May clients be told of this feature?
 pub(crate) fn works(name: &str) -> bool {

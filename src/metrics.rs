@@ -17,6 +17,7 @@ mod groups;
 mod histogram;
 pub mod list;
 mod process;
+mod transactions;
 
 use std::{
     array,

@@ -6,7 +6,10 @@ pub(crate) const LENGTH_MAX: usize = 249;
 /// What groups and their members have committed.
 pub(crate) const OFFSETS: &str = "__consumer_offsets";
 
-const INTERNAL: [&str; 3] = [OFFSETS, "__transaction_state", "__share_group_state"];
+/// What becomes of transactions.
+pub(crate) const TRANSACTIONS: &str = "__transaction_state";
+
+const INTERNAL: [&str; 3] = [OFFSETS, TRANSACTIONS, "__share_group_state"];
 
 /// Is this a topic that only brokers write to?
 pub(crate) fn is_internal(name: &str) -> bool {

@@ -38,6 +38,7 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
         async move {
             tokio::select! {
                 () = broker.groups().keep_time() => (),
+                () = broker.transactions().runtime().keep_time() => (),
                 () = broker.stopping() => (),
             }
         }

@@ -208,7 +208,7 @@ fn producer_ids_are_refused_to_those_who_contradict_themselves() {
     assert_eq!(init(-1, -1, Some(""), 1000), 42);
     assert_eq!(init(-1, -1, Some("t"), 0), 50);
     assert_eq!(init(-1, -1, Some("t"), 900_001), 50);
-    // No coordinator of transactions here, as on a real broker before the first one is looked up.
+    // Nobody has looked for a coordinator of transactions, so that there is none yet, as on a real broker.
     assert_eq!(init(-1, -1, Some("t"), 1000), 16);
 }
 

@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use bytes::{BufMut, Bytes};
 use common::{
     Client, TestBroker, batch, fetch_request, produce_request, receive_of, topic_name, values,
 };
 use kafka_protocol::messages::{
-    ApiKey, BrokerId, DeleteTopicsRequest, FetchRequest, FetchResponse, ListOffsetsRequest,
-    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, TransactionalId,
+    ApiKey, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest, FetchRequest,
+    FetchResponse, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse,
+    ProduceRequest, ProduceResponse, TransactionalId,
     delete_topics_request::DeleteTopicState,
     fetch_request::ReplicaState,
     fetch_response::PartitionData,
@@ -132,11 +135,28 @@ fn acks_that_do_not_exist_are_told_to_partitions_that_do() {
     assert_eq!(stored(&mut client, "t", 0), [""; 0]);
 }
 
+/// Waits until somebody keeps this transactional id.
+fn coordinated(client: &mut Client, id: &'static str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let request = DescribeTransactionsRequest::default()
+        .with_transactional_ids(vec![TransactionalId(id.into())]);
+    let find = FindCoordinatorRequest::default()
+        .with_key_type(1)
+        .with_coordinator_keys(vec![id.into()]);
+    let there = ErrorCode::TransactionalIdNotFound.code();
+    while client.call(4, &find).coordinators[0].error_code != 0
+        || client.call(0, &request).transaction_states[0].error_code != there
+    {
+        assert!(Instant::now() < deadline, "no coordinator");
+    }
+}
+
 #[test]
-fn a_transaction_that_nobody_coordinates_is_not_begun() {
-    let broker = TestBroker::start();
+fn a_transaction_of_nobody_known_is_not_begun() {
+    let broker = TestBroker::start_with(&[("transaction.state.log.num.partitions", "1")]);
     let mut client = broker.client();
     client.create_topic("t", 2);
+    coordinated(&mut client, "me");
     // Without a transactional id the whole request is refused, whatever else is in it.
     let mut request = produce_all(&[("t", &[(0, "a"), (1, "b"), (7, "c")])]);
     request.topic_data[0].partition_data[1].records = Some(transactional(&["x"]));
@@ -147,7 +167,7 @@ fn a_transaction_that_nobody_coordinates_is_not_begun() {
     let code = ErrorCode::TransactionalIdAuthorizationFailed.code();
     assert_eq!(codes, [code; 3]);
 
-    // With one, what the coordinator would say: it has not given out this producer id.
+    // With one, what the coordinator says: it has not given out this producer id.
     request.transactional_id = Some(TransactionalId("me".into()));
     for version in [9, 11, 12] {
         let codes: Vec<_> = all(&client.call(version, &request))

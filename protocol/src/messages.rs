@@ -20,6 +20,28 @@ schema! {
         node_id: i32 [5..] = -1,
     }
 
+    /// Transactions that are to be ended in partitions.
+    pub struct WriteTxnMarkersRequest 1..=2, flexible 1 {
+        markers: Vec<WritableTxnMarker>,
+    }
+
+    pub struct WritableTxnMarker 1..=2, flexible 1 {
+        producer_id: i64,
+        producer_epoch: i16,
+        /// Is it committed?
+        transaction_result: bool,
+        topics: Vec<WritableTxnMarkerTopic>,
+        /// The leader epoch in which the transaction's coordinator leads.
+        coordinator_epoch: i32,
+        /// 2 if the producer's epoch is another one after each transaction (KIP-890).
+        transaction_version: i8 [2..; ignorable],
+    }
+
+    pub struct WritableTxnMarkerTopic 1..=2, flexible 1 {
+        name: StrBytes,
+        partition_indexes: Vec<i32>,
+    }
+
     /// The log directories of a broker.
     pub struct DescribeLogDirsResponse 1..=5, flexible 2 {
         throttle_time_ms: i32,
@@ -59,6 +81,13 @@ impl ApiVersionsRequest {
     }
 }
 
+impl WriteTxnMarkersRequest {
+    /// Understands a request's body; bytes after it are passed over.
+    pub(crate) fn decode(body: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
+        Self::read(body, Self::form(version))
+    }
+}
+
 impl DescribeLogDirsResponse {
     /// Understands the body of an answer.
     pub fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
@@ -76,6 +105,23 @@ mod tests {
 
     use super::*;
     use crate::{request::Header, response, schema::Output};
+
+    #[test]
+    fn markers_say_of_which_version_their_transaction_is_since_version_2() {
+        let body = b"\x02\0\0\0\0\0\0\0\x07\0\x03\x01\x02\x02t\x02\0\0\0\x01\0\0\0\0\x05\x02\0\0";
+        let decoded = WriteTxnMarkersRequest::decode(&mut Bytes::from_static(body), 2).unwrap();
+        let [marker] = &decoded.markers[..] else {
+            panic!("{decoded:?}");
+        };
+        assert_eq!((marker.producer_id, marker.producer_epoch), (7, 3));
+        assert!(marker.transaction_result);
+        assert_eq!(&*marker.topics[0].name, "t");
+        assert_eq!(marker.topics[0].partition_indexes, [1]);
+        assert_eq!(
+            (marker.coordinator_epoch, marker.transaction_version),
+            (5, 2)
+        );
+    }
 
     #[test]
     fn a_request_is_that_of_the_codec_and_since_v5_says_where_it_wants_to_go() {

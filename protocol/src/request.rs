@@ -12,7 +12,12 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use crate::{by_topic_id, error::DecodeError, messages::ApiVersionsRequest, shape, versions};
+use crate::{
+    by_topic_id,
+    error::DecodeError,
+    messages::{ApiVersionsRequest, WriteTxnMarkersRequest},
+    shape, versions,
+};
 
 /// Who sent what is in the frame, and what to call the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub struct Request {
 pub enum Body {
     /// The codec lacks its newest version.
     ApiVersions(ApiVersionsRequest),
+    /// Here too.
+    WriteTxnMarkers(WriteTxnMarkersRequest),
     Codec(RequestKind),
 }
 
@@ -92,6 +99,9 @@ pub fn decode(mut frame: Bytes) -> Result<Request, DecodeError> {
     let body = match api_key {
         ApiKey::ApiVersions => {
             ApiVersionsRequest::decode(&mut frame, version).map(Body::ApiVersions)
+        }
+        ApiKey::WriteTxnMarkers => {
+            WriteTxnMarkersRequest::decode(&mut frame, version).map(Body::WriteTxnMarkers)
         }
         _ => by_topic_id::decode(api_key, version, &mut frame)
             .unwrap_or_else(|| {
@@ -352,6 +362,13 @@ mod tests {
             DeleteRecords DeleteRecordsRequest,
             InitProducerId InitProducerIdRequest,
             OffsetForLeaderEpoch OffsetForLeaderEpochRequest,
+            AddPartitionsToTxn AddPartitionsToTxnRequest,
+            AddOffsetsToTxn AddOffsetsToTxnRequest,
+            EndTxn EndTxnRequest,
+            WriteTxnMarkers WriteTxnMarkersRequest,
+            TxnOffsetCommit TxnOffsetCommitRequest,
+            DescribeTransactions DescribeTransactionsRequest,
+            ListTransactions ListTransactionsRequest,
             DescribeConfigs DescribeConfigsRequest,
             AlterConfigs AlterConfigsRequest,
             AlterReplicaLogDirs AlterReplicaLogDirsRequest,

@@ -40,6 +40,11 @@ pub const SERVED: &[(ApiKey, Range)] = &[
     (ApiKey::DeleteRecords, versions(0, 2)),
     (ApiKey::InitProducerId, versions(0, 5)), // 6 is unstable and hidden in Kafka too
     (ApiKey::OffsetForLeaderEpoch, versions(2, 4)),
+    (ApiKey::AddPartitionsToTxn, versions(0, 5)),
+    (ApiKey::AddOffsetsToTxn, versions(0, 4)),
+    (ApiKey::EndTxn, versions(0, 5)),
+    (ApiKey::WriteTxnMarkers, versions(1, 2)),
+    (ApiKey::TxnOffsetCommit, versions(0, 5)), // of 6
     (ApiKey::DescribeConfigs, versions(1, 4)),
     (ApiKey::AlterConfigs, versions(0, 2)),
     (ApiKey::AlterReplicaLogDirs, versions(1, 2)),
@@ -55,6 +60,8 @@ pub const SERVED: &[(ApiKey, Range)] = &[
     (ApiKey::DescribeCluster, versions(0, 2)),
     (ApiKey::DescribeProducers, versions(0, 0)),
     (ApiKey::UnregisterBroker, versions(0, 0)),
+    (ApiKey::DescribeTransactions, versions(0, 0)),
+    (ApiKey::ListTransactions, versions(0, 2)),
     (ApiKey::ConsumerGroupHeartbeat, versions(0, 1)),
     (ApiKey::ConsumerGroupDescribe, versions(0, 1)),
     (ApiKey::ListConfigResources, versions(0, 1)),
@@ -78,6 +85,8 @@ pub fn in_codec(key: ApiKey, version: i16) -> i16 {
         (ApiKey::ApiVersions, 5) => 4,
         // The request is the old one; the answer has a table of its own.
         (ApiKey::DescribeLogDirs, 5) => 4,
+        // The answer is the old one; the request has a table of its own.
+        (ApiKey::WriteTxnMarkers, 2) => 1,
         _ => version,
     }
 }

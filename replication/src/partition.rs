@@ -14,13 +14,16 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use protocol::batch::Batch;
+use protocol::{
+    batch::{Batch, Builder},
+    records::control::{ControlRecord, EndTxnMarker},
+};
 use storage::{
     aborted::Aborted,
     config::Config as LogConfig,
     directory::Directory,
     log::{Log, Slice},
-    producers::Origin,
+    producers::{Origin, Standing},
 };
 use uuid::Uuid;
 
@@ -153,6 +156,44 @@ pub struct Appended {
     pub flush: bool,
 }
 
+/// The end of a producer's transaction, as its coordinator has it written into every log that has part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub commit: bool,
+    /// The leader epoch in which the coordinator leads.
+    pub coordinator_epoch: i32,
+    /// 2 if the producer's epoch is another one after each transaction (KIP-890).
+    pub transaction_version: i16,
+}
+
+impl Marker {
+    /// The control batch, and who appends it.
+    pub fn batch(&self, now: i64) -> (Batch, Origin) {
+        let marker = EndTxnMarker {
+            coordinator_epoch: self.coordinator_epoch,
+        };
+        let record = match self.commit {
+            true => ControlRecord::Commit(marker),
+            false => ControlRecord::Abort(marker),
+        };
+        let (key, value) = record.encode();
+        let mut batch = Builder::new()
+            .producer(self.producer_id, self.producer_epoch, -1)
+            .transactional()
+            .control();
+        batch.push(now, Some(&key), Some(&value), &[]);
+        let Some(batch) = batch.build() else {
+            unreachable!("a marker is a few dozen bytes");
+        };
+        let origin = Origin::Coordinator {
+            transaction_version: self.transaction_version,
+        };
+        (batch, origin)
+    }
+}
+
 /// What a reader got, and where the log stands.
 #[derive(Debug)]
 pub struct Read {
@@ -265,11 +306,36 @@ impl Partition {
     /// Appends a client's batch as the leader.
     ///
     /// `acks_all` asks for enough in-sync replicas before anything is written.
-    pub fn append(&self, batch: Bytes, acks_all: bool, now: i64) -> Result<Appended, Error> {
+    pub fn append(
+        &self,
+        batch: Bytes,
+        origin: Origin,
+        acks_all: bool,
+        now: i64,
+    ) -> Result<Appended, Error> {
         let admitted = admission::admit(batch, &self.rules.load(), now)?;
         let leadership = self.lock();
         let (batch, time) = (&admitted.batch, admitted.log_append_time);
-        self.append_admitted(&leadership, batch, Origin::Client, acks_all, time, now)
+        self.append_admitted(&leadership, batch, origin, acks_all, time, now)
+    }
+
+    /// Has the producer's transaction begun in this partition? See [`Log::standing`].
+    pub fn standing(
+        &self,
+        producer_id: i64,
+        epoch: i16,
+        bumps: bool,
+        now: i64,
+    ) -> Result<Standing, Error> {
+        self.check_leader(&self.lock())?;
+        Ok(self.log().standing(producer_id, epoch, bumps, now)?)
+    }
+
+    /// Ends a producer's transaction here, as the leader.
+    pub fn append_marker(&self, marker: &Marker, now: i64) -> Result<Appended, Error> {
+        let (batch, origin) = marker.batch(now);
+        let leadership = self.lock();
+        self.append_admitted(&leadership, &batch, origin, true, None, now)
     }
 
     /// Appends a batch that this broker made itself, as who leads in `leader_epoch`: a coordinator's records, or a

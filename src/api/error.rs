@@ -58,6 +58,10 @@ pub(crate) enum Error {
     InvalidTransactionTimeout,
     /// This broker coordinates neither the group nor the transaction.
     NotCoordinator,
+    /// What it coordinates is being read from its log.
+    CoordinatorLoading,
+    /// A transaction's coordinator has refused this; the text is for the client.
+    Transaction(ErrorCode, Option<String>),
     /// `delete.topic.enable=false`.
     TopicDeletionDisabled,
     /// The topic keeps the newest record of each key for good: nothing of it may be cut off.
@@ -126,6 +130,8 @@ impl Error {
             Self::Offline => ErrorCode::KafkaStorageError,
             Self::InvalidTransactionTimeout => ErrorCode::InvalidTransactionTimeout,
             Self::NotCoordinator => ErrorCode::NotCoordinator,
+            Self::CoordinatorLoading => ErrorCode::CoordinatorLoadInProgress,
+            Self::Transaction(code, _) => *code,
             Self::TopicDeletionDisabled => ErrorCode::TopicDeletionDisabled,
             Self::DeletionIsNotThePolicy => ErrorCode::PolicyViolation,
             Self::LogDirNotFound => ErrorCode::LogDirNotFound,
@@ -210,6 +216,7 @@ impl Error {
                 | Inadmissible::TooLarge { .. } => None,
             },
             Self::Refused(refusal) => refusal.message.clone(),
+            Self::Transaction(_, message) => message.clone(),
             _ => None,
         }
     }
@@ -379,6 +386,9 @@ impl fmt::Display for Error {
                 f.write_str("the transaction timeout is not allowed")
             }
             Self::NotCoordinator => f.write_str("this broker is not the coordinator"),
+            Self::CoordinatorLoading => f.write_str("the coordinator reads its log"),
+            Self::Transaction(code, None) => write!(f, "not in a transaction: {code}"),
+            Self::Transaction(_, Some(message)) => f.write_str(message),
             Self::TopicDeletionDisabled => f.write_str("topics are not deleted here"),
             Self::DeletionIsNotThePolicy => f.write_str("the topic's policy is not to delete"),
             Self::UnknownResourceType => f.write_str("nothing of this type has configs"),

@@ -69,7 +69,7 @@ fn find(broker: &Arc<Broker>, ctx: &Context, key_type: i8, key: StrBytes) -> Coo
             .with_port(-1)
     };
     match key_type {
-        GROUP => match leader(broker, ctx, &key) {
+        GROUP | TRANSACTION => match leader(broker, ctx, key_type, &key) {
             Some((node_id, host, port)) => answer
                 .with_error_message(Some(StrBytes::default()))
                 .with_node_id(node_id.into())
@@ -77,7 +77,6 @@ fn find(broker: &Arc<Broker>, ctx: &Context, key_type: i8, key: StrBytes) -> Coo
                 .with_port(port.into()),
             None => refused(answer, ErrorCode::CoordinatorNotAvailable, ""),
         },
-        TRANSACTION => refused(answer, ErrorCode::CoordinatorNotAvailable, ""),
         SHARE if ctx.version < SHARE_GROUPS || !is_share_key(&key) => {
             refused(answer, ErrorCode::InvalidRequest, "")
         }
@@ -90,14 +89,26 @@ fn find(broker: &Arc<Broker>, ctx: &Context, key_type: i8, key: StrBytes) -> Coo
     }
 }
 
-/// Where the leader of the group's partition is to be found, as seen from the client's listener.
-fn leader(broker: &Arc<Broker>, ctx: &Context, group_id: &str) -> Option<(i32, String, u16)> {
-    let Some(index) = broker.groups().partition_of(group_id) else {
-        broker.create_missing(vec![topic_name::OFFSETS.to_owned()]);
+/// Where the leader of the key's partition is to be found, as seen from the client's listener.
+fn leader(
+    broker: &Arc<Broker>,
+    ctx: &Context,
+    key_type: i8,
+    key: &str,
+) -> Option<(i32, String, u16)> {
+    let (topic, index) = match key_type {
+        TRANSACTION => {
+            let runtime = broker.transactions().runtime();
+            (topic_name::TRANSACTIONS, runtime.partition_of(key))
+        }
+        _ => (topic_name::OFFSETS, broker.groups().partition_of(key)),
+    };
+    let Some(index) = index else {
+        broker.create_missing(vec![topic.to_owned()]);
         return None;
     };
     let image = broker.image();
-    let partition = image.partition(topic_name::OFFSETS, index)?;
+    let partition = image.partition(topic, index)?;
     let leader = image.brokers.get(&partition.leader)?;
     let endpoint = leader
         .endpoints

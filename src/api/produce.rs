@@ -7,8 +7,8 @@
 //! - `acks=0` has one way to say that something went wrong: Kafka closes the connection, so that the
 //!   client asks for metadata anew. So do we.
 //! - A partition that is named twice gets one batch, the last one, and is answered once.
-//! - A batch of a transaction is refused: no transaction is begun here, and what nobody ends would hold
-//!   back its readers for good.
+//! - A batch of a transaction is written if the partition is part of it; its coordinator is asked where the
+//!   transaction has not begun in the partition yet. Until it has answered, no later request is served.
 //! - The client's batch is stored as it came. Only its base offset and leader epoch are rewritten,
 //!   and neither is under the CRC.
 //!
@@ -18,7 +18,7 @@
 //! transactions add their partitions by producing, v13 topic ids instead of names (KIP-516).
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -35,17 +35,36 @@ use replication::{
     partition::{Appended, Error as PartitionError, Partition},
     partitions::TopicPartitions,
 };
+use storage::producers::{Origin, Standing};
 use tracing::error;
 use uuid::Uuid;
 
 use super::error::Error;
-use crate::{broker::Broker, metrics::Counts, server::Context, topic_name};
+use crate::{
+    broker::Broker,
+    coordinator::{
+        Producer,
+        transaction::{
+            state::Partitions,
+            verification::{self, Client},
+        },
+    },
+    metrics::Counts,
+    server::Context,
+    topic_name,
+};
 
 /// First version that names topics by id.
 const TOPIC_IDS: i16 = 13;
 
 /// First version that can tell who leads instead.
 const CURRENT_LEADER: i16 = 10;
+
+/// First version whose clients know TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 11;
+
+/// First version that makes a partition part of a transaction by writing to it (KIP-890).
+const ADDING: i16 = 12;
 
 /// The client id that Kafka's administration tools use.
 const ADMIN_CLIENT: &str = "__admin_client";
@@ -60,10 +79,12 @@ enum Acks {
     Other(i16),
 }
 
-/// A Produce whose appends are done.
+/// How far a Produce has come.
 pub(crate) enum Produced {
     /// Nothing to wait for.
     Done(Outcome),
+    /// A transaction's coordinator is to be asked before anything is appended.
+    Verifying(Verifying),
     /// Some appends still wait for replicas or for the disk.
     Waiting(Waiting),
 }
@@ -100,8 +121,40 @@ struct Write {
     outcome: Result<Appended, Error>,
 }
 
+/// What is to be appended, and how.
+struct Request {
+    topics: Vec<Asked>,
+    acks: Acks,
+    deadline: Instant,
+    version: i16,
+    now: i64,
+}
+
+struct Asked {
+    name: TopicName,
+    id: Uuid,
+    found: Result<Arc<TopicPartitions>, fn() -> Error>,
+    partitions: Vec<Batch>,
+}
+
+/// One partition's share of the request, before it is appended.
+struct Batch {
+    data: PartitionProduceData,
+    /// In which capacity the client writes, or why it may not.
+    origin: Result<Origin, Error>,
+}
+
+/// Before the first stage: what a transaction's coordinator is to be asked.
+pub(crate) struct Verifying {
+    request: Request,
+    client: Client,
+    transactional_id: String,
+    producer: Producer,
+    partitions: Partitions,
+}
+
 /// The first stage: everything that must happen in the order of the requests.
-pub(crate) fn append(broker: &Broker, ctx: &Context, req: ProduceRequest) -> Produced {
+pub(crate) fn start(broker: &Broker, ctx: &Context, req: ProduceRequest) -> Produced {
     let acks = match req.acks {
         0 => Acks::None,
         1 => Acks::Leader,
@@ -111,45 +164,220 @@ pub(crate) fn append(broker: &Broker, ctx: &Context, req: ProduceRequest) -> Pro
     let topic_data = once_each(req.topic_data);
     // Kafka asks this of the request before it looks at any partition.
     let forbidden = req.transactional_id.is_none() && topic_data.iter().any(is_transactional);
-    // Append everywhere first and wait afterwards: the waits then overlap, and the slowest
-    // partition sets the latency instead of the sum.
-    let topics: Vec<Topic> = topic_data
-        .into_iter()
-        .map(|topic| {
-            let partitions = match forbidden {
-                true => Err((|| Error::NoTransactionalId) as fn() -> Error),
-                false => find(broker, ctx, &topic.name, topic.topic_id),
-            };
-            let writes = topic.partition_data.into_iter();
+    let topics = topic_data.into_iter().map(|topic| Asked {
+        found: match forbidden {
+            true => Err((|| Error::NoTransactionalId) as fn() -> Error),
+            false => find(broker, ctx, &topic.name, topic.topic_id),
+        },
+        partitions: topic
+            .partition_data
+            .into_iter()
+            .map(|data| Batch {
+                data,
+                origin: Ok(Origin::Client),
+            })
+            .collect(),
+        id: topic.topic_id,
+        name: topic.name,
+    });
+    let timeout = Duration::from_millis(u64::try_from(req.timeout_ms).unwrap_or(0));
+    let mut request = Request {
+        topics: topics.collect(),
+        acks,
+        deadline: ctx.received_at + timeout,
+        version: ctx.version,
+        now: ctx.now,
+    };
+    if let Some(transactional_id) = req.transactional_id.filter(|_| !forbidden)
+        && let Some((producer, partitions)) = request.in_transaction(broker)
+    {
+        return Produced::Verifying(Verifying {
+            client: request.client(),
+            request,
+            transactional_id: transactional_id.to_string(),
+            producer,
+            partitions,
+        });
+    }
+    request.append(broker)
+}
+
+impl Request {
+    fn client(&self) -> Client {
+        Client::of(self.version, ABORTABLE, ADDING)
+    }
+
+    /// Looks which batches are of a transaction, and notes in which capacity they are written. Returns of which
+    /// partitions the transaction's coordinator has to say that they are part of it.
+    fn in_transaction(&mut self, broker: &Broker) -> Option<(Producer, Partitions)> {
+        let (client, now) = (self.client(), self.now);
+        let bumps = client.bumps();
+        let must_be_verified = bumps || broker.config().transactions.partition_verification_enable;
+        let mut producers = HashSet::new();
+        let mut unverified: Partitions = BTreeMap::new();
+        for topic in &mut self.topics {
+            for batch in &mut topic.partitions {
+                // Without a producer there is no transaction either, whatever the batch says.
+                let header = header(&batch.data)
+                    .filter(|header| header.is_transactional() && header.has_producer());
+                let (Some(header), Ok(found)) = (header, &topic.found) else {
+                    continue;
+                };
+                let producer = Producer {
+                    id: header.producer_id,
+                    epoch: header.producer_epoch,
+                };
+                producers.insert(producer);
+                let Ok(partition) = found.get(batch.data.index) else {
+                    continue;
+                };
+                if !must_be_verified {
+                    continue;
+                }
+                batch.origin = partition
+                    .standing(producer.id, producer.epoch, bumps, now)
+                    .map(|standing| Origin::Transaction { standing, bumps })
+                    .map_err(Error::Partition);
+                if let Ok(Origin::Transaction {
+                    standing: Standing::Verified { .. },
+                    ..
+                }) = batch.origin
+                {
+                    let name = Arc::clone(&partition.name().topic);
+                    unverified.entry(name).or_default().insert(batch.data.index);
+                }
+            }
+        }
+        if 1 < producers.len() {
+            for batch in self
+                .topics
+                .iter_mut()
+                .flat_map(|topic| &mut topic.partitions)
+            {
+                batch.origin = Err(Error::UnknownTransactionalProducer);
+            }
+            return None;
+        }
+        let producer = producers.into_iter().next()?;
+        (!unverified.is_empty()).then_some((producer, unverified))
+    }
+
+    /// The same once more for the partitions that the coordinator is asked about.
+    fn look_again(&mut self, producer: Producer) {
+        let (bumps, now) = (self.client().bumps(), self.now);
+        for topic in &mut self.topics {
+            let Ok(found) = &topic.found else { continue };
+            for batch in &mut topic.partitions {
+                let Ok(Origin::Transaction {
+                    standing: standing @ Standing::Verified { .. },
+                    ..
+                }) = &mut batch.origin
+                else {
+                    continue;
+                };
+                let partition = found.get(batch.data.index).map_err(Error::from);
+                let looked = partition.and_then(|partition| {
+                    Ok(partition.standing(producer.id, producer.epoch, bumps, now)?)
+                });
+                match looked {
+                    Ok(looked) => *standing = looked,
+                    Err(err) => batch.origin = Err(err),
+                }
+            }
+        }
+    }
+
+    /// Appends everywhere first and waits afterwards: the waits then overlap, and the slowest
+    /// partition sets the latency instead of the sum.
+    fn append(self, broker: &Broker) -> Produced {
+        let (acks, now) = (self.acks, self.now);
+        let topics = self.topics.into_iter().map(|topic| {
+            let writes = topic.partitions.into_iter();
             let writes: Vec<Write> = writes
-                .map(|data| Write::append(&partitions, ctx, acks, data))
+                .map(|batch| Write::append(&topic.found, batch, acks, now))
                 .collect();
-            if let Ok(partitions) = &partitions {
+            if let Ok(partitions) = &topic.found {
                 let metrics = broker.metrics();
                 metrics.count(partitions.name(), |counts| count(counts, &writes));
             }
             Topic {
                 writes,
-                id: topic.topic_id,
+                id: topic.id,
                 name: topic.name,
             }
-        })
-        .collect();
+        });
+        let topics: Vec<Topic> = topics.collect();
 
-    if acks == Acks::None {
-        return Produced::Done(silence(&topics));
+        if acks == Acks::None {
+            return Produced::Done(silence(&topics));
+        }
+        let waiting = Waiting {
+            topics,
+            acks,
+            deadline: self.deadline,
+            version: self.version,
+        };
+        if waiting.writes().all(|write| write.is_committed(acks)) {
+            return Produced::Done(Outcome::Answer(waiting.response()));
+        }
+        Produced::Waiting(waiting)
     }
-    let timeout = Duration::from_millis(u64::try_from(req.timeout_ms).unwrap_or(0));
-    let waiting = Waiting {
-        topics,
-        acks,
-        deadline: ctx.received_at + timeout,
-        version: ctx.version,
+}
+
+impl Verifying {
+    /// Asks, appends, waits and answers.
+    pub(crate) async fn answer(mut self, broker: &Broker) -> Outcome {
+        let (client, producer) = (self.client, self.producer);
+        let asked = self.partitions.clone();
+        let request = &mut self.request;
+        let look = || request.look_again(producer);
+        let id = &self.transactional_id;
+        let verified = verification::verify(broker, client, id, producer, asked, look).await;
+        let (refused, code) = match verified {
+            Ok(refused) => refused,
+            Err(code) => (self.partitions, code),
+        };
+        for topic in &mut self.request.topics {
+            let Some(indexes) = topic
+                .found
+                .as_ref()
+                .ok()
+                .and_then(|found| refused.get(found.name()))
+            else {
+                continue;
+            };
+            for batch in &mut topic.partitions {
+                if indexes.contains(&batch.data.index) {
+                    batch.origin = Err(unverified(code));
+                }
+            }
+        }
+        match self.request.append(broker) {
+            Produced::Waiting(waiting) => Outcome::Answer(waiting.answer().await),
+            Produced::Done(outcome) => outcome,
+            Produced::Verifying(_) => unreachable!("what has been asked is not asked again"),
+        }
+    }
+}
+
+/// What a producer is told when its transaction's coordinator has answered with this code.
+fn unverified(code: ErrorCode) -> Error {
+    let name = match code {
+        ErrorCode::InvalidTxnState => {
+            let message = "Partition was not added to the transaction";
+            return Error::Transaction(code, Some(message.to_owned()));
+        }
+        ErrorCode::ConcurrentTransactions => "CONCURRENT_TRANSACTIONS",
+        ErrorCode::CoordinatorLoadInProgress => "COORDINATOR_LOAD_IN_PROGRESS",
+        ErrorCode::CoordinatorNotAvailable => "COORDINATOR_NOT_AVAILABLE",
+        ErrorCode::NotCoordinator => "NOT_COORDINATOR",
+        code => return Error::Transaction(code, None),
     };
-    if waiting.writes().all(|write| write.is_committed(acks)) {
-        return Produced::Done(Outcome::Answer(waiting.response()));
-    }
-    Produced::Waiting(waiting)
+    // Producers do not expect these here. This one has them try again without looking for another leader first.
+    let message = format!(
+        "Unable to verify the partition has been added to the transaction. Underlying error: {name}"
+    );
+    Error::Transaction(ErrorCode::NotEnoughReplicas, Some(message))
 }
 
 impl Waiting {
@@ -272,10 +500,11 @@ fn find(
 impl Write {
     fn append(
         topic: &Result<Arc<TopicPartitions>, fn() -> Error>,
-        ctx: &Context,
+        batch: Batch,
         acks: Acks,
-        data: PartitionProduceData,
+        now: i64,
     ) -> Self {
+        let Batch { data, origin } = batch;
         let partition = match (topic, acks) {
             (Err(error), _) => Err(error()),
             (Ok(topic), Acks::Other(acks)) => topic
@@ -284,25 +513,17 @@ impl Write {
                 .and(Err(Error::InvalidRequiredAcks(acks))),
             (Ok(topic), _) => topic.get(data.index).map_err(Error::from),
         };
-        // Without a producer there is no transaction either, whatever the batch says.
-        let in_transaction = |header: Header| header.is_transactional() && header.has_producer();
-        let partition = match partition {
-            Ok(_) if header(&data).is_some_and(in_transaction) => {
-                Err(Error::UnknownTransactionalProducer)
-            }
-            partition => partition,
-        };
-        match partition {
+        match partition.and_then(|partition| Ok((partition, origin?))) {
             Err(error) => Self {
                 index: data.index,
                 partition: None,
                 size: 0,
                 outcome: Err(error),
             },
-            Ok(partition) => {
+            Ok((partition, origin)) => {
                 let records = data.records.unwrap_or_default();
                 let size = records.len();
-                let appended = partition.append(records, acks == Acks::All, ctx.now);
+                let appended = partition.append(records, origin, acks == Acks::All, now);
                 Self {
                     index: data.index,
                     outcome: appended.map_err(Error::Partition),

@@ -13,7 +13,7 @@ mod protocols;
 mod record;
 pub(crate) mod request;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use protocol::{
@@ -190,6 +190,7 @@ impl Machine for GroupCoordinator {
     type Request = Request;
     type Response = Response;
     type Record = GroupRecord;
+    type Task = Infallible;
 
     fn encode(record: &GroupRecord) -> Result<(Bytes, Option<Bytes>), EncodeError> {
         record::encode(record)

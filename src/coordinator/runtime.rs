@@ -26,10 +26,10 @@ use protocol::{
 };
 use replication::{
     cluster::ClusterImage,
-    partition::{Appended, Partition},
+    partition::{Appended, Marker, Partition},
     partitions::Partitions,
 };
-use storage::producers;
+use storage::producers::{self, Standing};
 use tokio::sync::{Notify, oneshot};
 use tracing::{error, info};
 use uuid::Uuid;
@@ -67,11 +67,39 @@ pub(crate) struct Runtime<M: Machine> {
     host: Host,
     /// Makes the machine of a partition of which nothing has been replayed.
     empty: Box<dyn Fn() -> M + Send + Sync>,
+    /// Begins what a machine wants done outside.
+    begin: Box<dyn Fn(Job<M>) + Send + Sync>,
     shards: ArcSwap<HashMap<i32, Arc<Shard<M>>>>,
     /// When the first of the shards wants to be woken, by the steady clock (ms).
     wake_at: AtomicI64,
     /// `wake_at` has come closer.
     sooner: Notify,
+}
+
+/// What a machine wants done outside.
+pub(crate) struct Job<M: Machine> {
+    /// The machine's partition.
+    pub(crate) partition: Arc<Partition>,
+    /// In which this broker leads it.
+    pub(crate) leader_epoch: i32,
+    pub(crate) task: M::Task,
+    after: Option<Appended>,
+}
+
+impl<M: Machine> Job<M> {
+    /// Returns when what led to the task has committed. `false` if it may not commit, or this broker does not lead
+    /// any more.
+    pub(crate) async fn committed(&self, timeout: Duration) -> bool {
+        let Some(after) = &self.after else {
+            return true;
+        };
+        if self.partition.is_committed(after, true) {
+            return true;
+        }
+        let deadline = Instant::now() + timeout;
+        let committed = self.partition.committed(after, true, deadline).await;
+        committed.is_ok()
+    }
 }
 
 struct Shard<M: Machine> {
@@ -130,11 +158,13 @@ impl<M: Machine> Runtime<M> {
         topic: &'static str,
         host: Host,
         empty: impl Fn() -> M + Send + Sync + 'static,
+        begin: impl Fn(Job<M>) + Send + Sync + 'static,
     ) -> Self {
         Self {
             topic,
             host,
             empty: Box::new(empty),
+            begin: Box::new(begin),
             shards: ArcSwap::default(),
             wake_at: AtomicI64::new(NEVER),
             sooner: Notify::new(),
@@ -161,9 +191,20 @@ impl<M: Machine> Runtime<M> {
         index: i32,
         request: M::Request,
     ) -> Answer<M> {
+        self.ask_in_transaction(index, request, Standing::Unverified)
+            .await
+    }
+
+    /// The same for a request that may write records of a transaction, of which this is known.
+    pub(crate) async fn ask_in_transaction(
+        self: &Arc<Self>,
+        index: i32,
+        request: M::Request,
+        standing: Standing,
+    ) -> Answer<M> {
         let shard = self.shards.load().get(&index).cloned();
         let shard = shard.ok_or(ErrorCode::NotCoordinator)?;
-        let answer = self.submit(&shard, request)?;
+        let answer = self.submit(&shard, request, standing)?;
         // The sender goes without a word when the shard does.
         let given = answer.await.map_err(|_| ErrorCode::NotCoordinator)?;
         if let Some(appended) = given.after.filter(|_| given.answer.is_ok())
@@ -175,6 +216,35 @@ impl<M: Machine> Runtime<M> {
             committed.map_err(|err| code_of(ApiError::from(err).code()))?;
         }
         given.answer
+    }
+
+    /// Ends a producer's transaction in one of the topic's partitions: writes the marker, and tells the machine.
+    pub(crate) fn end_transaction(
+        self: &Arc<Self>,
+        index: i32,
+        marker: &Marker,
+    ) -> Result<(Arc<Partition>, Appended), ApiError> {
+        let shard = self.shards.load().get(&index).cloned();
+        let shard = shard.ok_or(ApiError::NotCoordinator)?;
+        let ended = self.turn(&shard, |active| {
+            let now = clock::now();
+            let (batch, origin) = marker.batch(now);
+            let partition = Arc::clone(&shard.partition);
+            let appended = partition.append_own(&batch, shard.leader_epoch, origin, now)?;
+            let producer = Producer {
+                id: marker.producer_id,
+                epoch: marker.producer_epoch,
+            };
+            active.machine.end_transaction(producer, marker.commit);
+            active.newest = Some(appended.clone());
+            Ok((partition, appended))
+        });
+        ended.unwrap_or_else(|code| {
+            Err(match code {
+                ErrorCode::CoordinatorLoadInProgress => ApiError::CoordinatorLoading,
+                _ => ApiError::NotCoordinator,
+            })
+        })
     }
 
     /// The partitions that are coordinated here, loaded or not.
@@ -368,6 +438,7 @@ impl<M: Machine> Runtime<M> {
         self: &Arc<Self>,
         shard: &Arc<Shard<M>>,
         request: M::Request,
+        standing: Standing,
     ) -> Result<oneshot::Receiver<Given<M>>, ErrorCode> {
         self.turn(shard, |active| {
             let (sender, receiver) = oneshot::channel();
@@ -376,22 +447,33 @@ impl<M: Machine> Runtime<M> {
             active.waiting.insert(number, sender);
             let ticket = Ticket::new(number);
             let effects = self.with_env(|env| active.machine.handle(ticket, request, env));
-            self.carry_out(shard, active, effects);
+            self.carry_out_in(shard, active, effects, standing);
             receiver
         })
     }
 
-    /// Appends, replays, answers.
+    /// Appends, replays, answers, has tasks begun.
     fn carry_out(&self, shard: &Shard<M>, active: &mut Active<M>, effects: Effects<M>) {
+        self.carry_out_in(shard, active, effects, Standing::Unverified);
+    }
+
+    fn carry_out_in(
+        &self,
+        shard: &Shard<M>,
+        active: &mut Active<M>,
+        effects: Effects<M>,
+        standing: Standing,
+    ) {
         let Effects {
             append,
             producer,
             answers,
             then,
+            tasks,
         } = effects;
         let mut written = Ok(());
         if !append.is_empty() {
-            match self.append(shard, &append, producer) {
+            match self.append(shard, &append, producer, standing) {
                 Ok(appended) => {
                     for (offset, record) in (appended.base_offset..).zip(append) {
                         active.machine.replay(record, Origin { offset, producer });
@@ -417,6 +499,14 @@ impl<M: Machine> Runtime<M> {
                 active.give(ticket, answer);
             }
         }
+        for task in tasks.into_iter().filter(|_| written.is_ok()) {
+            (self.begin)(Job {
+                partition: Arc::clone(&shard.partition),
+                leader_epoch: shard.leader_epoch,
+                after: active.newest.clone(),
+                task,
+            });
+        }
     }
 
     fn append(
@@ -424,6 +514,7 @@ impl<M: Machine> Runtime<M> {
         shard: &Shard<M>,
         records: &[M::Record],
         producer: Option<Producer>,
+        standing: Standing,
     ) -> Result<Appended, ErrorCode> {
         let now = clock::now();
         // More than fits a record, a batch, or this log's batches.
@@ -433,15 +524,17 @@ impl<M: Machine> Runtime<M> {
             return Err(too_large);
         }
         let partition = &shard.partition;
-        // What producers may write, and in which order, is for the machine to say.
-        let origin = producers::Origin::Coordinator {
-            transaction_version: 0,
-        };
+        // What members may write, and in which order, is for the machine to say.
+        let origin = producers::Origin::Offsets { standing };
         let appended = partition.append_own(&batch, shard.leader_epoch, origin, now);
         appended.map_err(|err| {
-            let partition = partition.name();
-            error!(%partition, %err, "a coordinator's records cannot be appended");
-            code_of(ApiError::from(err).code())
+            let err = ApiError::from(err);
+            // A producer that comes too late is no news.
+            if producer.is_none() || err.is_ours() {
+                let partition = partition.name();
+                error!(%partition, %err, "a coordinator's records cannot be appended");
+            }
+            code_of(err.code())
         })
     }
 

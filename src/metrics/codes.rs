@@ -13,6 +13,14 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         };
     }
     match body {
+        Res::AddPartitionsToTxn(res) => {
+            let batches = res.results_by_transaction.iter();
+            let topics = batches.flat_map(|transaction| &transaction.topic_results);
+            topics
+                .chain(&res.results_by_topic_v3_and_below)
+                .flat_map(|topic| &topic.results_by_partition)
+                .for_each(|partition| count(partition.partition_error_code));
+        }
         Res::AlterConfigs(res) => each!(res.responses),
         Res::AlterReplicaLogDirs(res) => each!(res.results, partitions),
         Res::CreatePartitions(res) => each!(res.results),
@@ -22,14 +30,21 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         Res::DeleteTopics(res) => each!(res.responses),
         Res::DescribeConfigs(res) => each!(res.results),
         Res::DescribeProducers(res) => each!(res.topics, partitions),
+        Res::DescribeTransactions(res) => each!(res.transaction_states),
         Res::DescribeTopicPartitions(res) => each!(res.topics),
         Res::IncrementalAlterConfigs(res) => each!(res.responses),
         Res::ListOffsets(res) => each!(res.topics, partitions),
         Res::Metadata(res) => each!(res.topics),
         Res::OffsetCommit(res) => each!(res.topics, partitions),
         Res::OffsetForLeaderEpoch(res) => each!(res.topics, partitions),
+        Res::TxnOffsetCommit(res) => each!(res.topics, partitions),
+        Res::WriteTxnMarkers(res) => {
+            let topics = res.markers.iter().flat_map(|marker| &marker.topics);
+            topics.for_each(|topic| each!(topic.partitions));
+        }
         Res::Produce(res) => each!(res.responses, partition_responses),
         // These succeed or fail as a whole, or have a code for that beside those of their parts.
+        Res::AddOffsetsToTxn(res) => count(res.error_code),
         Res::ApiVersions(res) => count(res.error_code),
         Res::DescribeCluster(res) => count(res.error_code),
         Res::DescribeQuorum(res) => count(res.error_code),
@@ -37,6 +52,7 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
             count(res.error_code);
             each!(res.replica_election_results, partition_result);
         }
+        Res::EndTxn(res) => count(res.error_code),
         Res::InitProducerId(res) => count(res.error_code),
         Res::ListConfigResources(res) => count(res.error_code),
         Res::ListPartitionReassignments(res) => count(res.error_code),
@@ -55,6 +71,7 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
             count(res.error_code);
             each!(res.topics, partitions);
         }
+        Res::ListTransactions(res) => count(res.error_code),
         Res::UnregisterBroker(res) => count(res.error_code),
         Res::UpdateFeatures(res) => {
             count(res.error_code);

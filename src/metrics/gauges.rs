@@ -10,7 +10,7 @@ use replication::{
     partition::{Leadership, Partition},
 };
 
-use super::{Scrape, groups, list};
+use super::{Scrape, groups, list, transactions};
 use crate::broker::Broker;
 
 /// Kafka's numbers for a broker's states.
@@ -38,6 +38,7 @@ fn scrape(broker: &Broker, to: &mut Scrape<'_>) {
     scrape_cleaner(broker, to);
     scrape_cluster(broker, to);
     groups::scrape(broker, to);
+    transactions::scrape(broker, to);
 
     let sessions = broker
         .fetch_sessions()

@@ -183,6 +183,10 @@ metrics! {
         "Offsets that groups have committed.";
     GROUP_PARTITIONS = "kafka_server_group_coordinator_metrics_num_partitions", Gauge, Count;
         "Partitions of __consumer_offsets led here, by what became of loading them.";
+    TRANSACTIONAL_IDS = "sordini_transactional_ids", Gauge, Count;
+        "Transactional ids that this broker coordinates, by what their transactions are doing.";
+    TRANSACTION_PARTITIONS = "sordini_transaction_state_partitions", Gauge, Count;
+        "Partitions of __transaction_state led here, by what became of loading them.";
     OFFSET_COMMITS = "kafka_server_group_coordinator_metrics_offset_commit_count", Counter, Count;
         "Offsets committed, one for each partition.";
     OFFSET_EXPIRATIONS = "kafka_server_group_coordinator_metrics_offset_expiration_count", Counter, Count;

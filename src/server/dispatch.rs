@@ -69,6 +69,13 @@ pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> 
             let response = api::api_versions::handle(broker, &ctx, req);
             Answer::Ready(encode(broker, &header, &Res::ApiVersions(response)))
         }
+        Body::WriteTxnMarkers(req) => {
+            let broker = Arc::clone(broker);
+            Answer::InOrder(Box::pin(async move {
+                let response = api::write_txn_markers::handle(&broker, &ctx, req).await;
+                encode(&broker, &header, &Res::WriteTxnMarkers(response))
+            }))
+        }
         Body::Codec(Req::DescribeLogDirs(req)) => {
             let response = api::describe_log_dirs::handle(broker, &ctx, req);
             Answer::Ready(encode_log_dirs(broker, &header, &response))
@@ -86,20 +93,29 @@ pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> 
 }
 
 fn produced(broker: &Arc<Broker>, ctx: &Context, header: Header, req: ProduceRequest) -> Answer {
-    match produce::append(broker, ctx, req) {
-        Produced::Done(outcome) => match outcome {
-            Outcome::Answer(response) => {
-                Answer::Ready(encode(broker, &header, &Res::Produce(response)))
-            }
-            Outcome::Silence => Answer::Ready(Reply::None),
-            Outcome::Close(reason) => Answer::Ready(Reply::Close(reason)),
-        },
+    match produce::start(broker, ctx, req) {
+        Produced::Done(outcome) => Answer::Ready(finished(broker, &header, outcome)),
+        Produced::Verifying(verifying) => {
+            let broker = Arc::clone(broker);
+            Answer::InOrder(Box::pin(async move {
+                let outcome = verifying.answer(&broker).await;
+                finished(&broker, &header, outcome)
+            }))
+        }
         Produced::Waiting(waiting) => {
             let broker = Arc::clone(broker);
             Answer::Later(Box::pin(async move {
                 encode(&broker, &header, &Res::Produce(waiting.answer().await))
             }))
         }
+    }
+}
+
+fn finished(broker: &Broker, header: &Header, outcome: Outcome) -> Reply {
+    match outcome {
+        Outcome::Answer(response) => encode(broker, header, &Res::Produce(response)),
+        Outcome::Silence => Reply::None,
+        Outcome::Close(reason) => Reply::Close(reason),
     }
 }
 
@@ -170,6 +186,16 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         Req::InitProducerId(req) => {
             Res::InitProducerId(init_producer_id::handle(broker, ctx, req).await)
         }
+        Req::AddPartitionsToTxn(req) => {
+            Res::AddPartitionsToTxn(add_partitions_to_txn::handle(broker, ctx, req).await)
+        }
+        Req::AddOffsetsToTxn(req) => {
+            Res::AddOffsetsToTxn(add_offsets_to_txn::handle(broker, ctx, req).await)
+        }
+        Req::EndTxn(req) => Res::EndTxn(end_txn::handle(broker, ctx, req).await),
+        Req::TxnOffsetCommit(req) => {
+            Res::TxnOffsetCommit(txn_offset_commit::handle(broker, ctx, req).await)
+        }
         Req::OffsetForLeaderEpoch(req) => {
             Res::OffsetForLeaderEpoch(offset_for_leader_epoch::handle(broker, ctx, req))
         }
@@ -204,6 +230,12 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
         }
         Req::UnregisterBroker(req) => {
             Res::UnregisterBroker(unregister_broker::handle(broker, ctx, req).await)
+        }
+        Req::DescribeTransactions(req) => {
+            Res::DescribeTransactions(describe_transactions::handle(broker, req).await)
+        }
+        Req::ListTransactions(req) => {
+            Res::ListTransactions(list_transactions::handle(broker, req).await)
         }
         Req::ConsumerGroupHeartbeat(req) => {
             Res::ConsumerGroupHeartbeat(consumer_group_heartbeat::handle(broker, ctx, req).await)

@@ -26,11 +26,36 @@ use crate::error::Error;
 pub enum Origin {
     /// A producer: epoch and sequence must fit.
     Client,
+    /// A producer in a transaction, in which this log must have part.
+    Transaction {
+        standing: Standing,
+        /// The producer's epoch is another one in every transaction (KIP-890), so that what it writes first in
+        /// one has sequence 0.
+        bumps: bool,
+    },
+    /// A group coordinator that writes down what a producer commits in a transaction, without sequences.
+    Offsets { standing: Standing },
     /// A transaction coordinator writing a marker. From transaction version 2 (KIP-890) on, each
     /// marker bumps the epoch, so a marker with the current epoch is from the past.
     Coordinator { transaction_version: i16 },
     /// A leader whose log is copied, or our own log read again: what is written is true.
     Replication,
+}
+
+/// What was known of a producer's transaction when a batch of it was let through.
+///
+/// Whoever begins a transaction in a log that its coordinator does not know to be part of it holds back the log's
+/// readers for good, for no marker will come. So the coordinator is asked first, and its answer is good for as long
+/// as no marker of the producer comes between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody was asked.
+    Unverified,
+    /// It had begun here already.
+    Open,
+    /// It had not, but its coordinator says that this log is part of it. This many markers of the producer had
+    /// been written here before it was asked.
+    Verified { marker_count: u32 },
 }
 
 /// A batch that was appended, as it is remembered to recognise its retry.
@@ -158,6 +183,8 @@ pub struct Producers {
     known: HashMap<i64, Producer>,
     /// Open transactions: first offset to producer id.
     ongoing: BTreeMap<i64, i64>,
+    /// How many markers of a producer were applied since this was loaded: see [`Standing`]. Nothing of it is kept.
+    marker_counts: HashMap<i64, u32>,
 }
 
 impl Producers {
@@ -182,6 +209,36 @@ impl Producers {
         self.ongoing.keys().next().copied()
     }
 
+    /// Has the producer's transaction begun here? If it has not, this holds if the transaction's coordinator says that
+    /// this log is part of it.
+    pub fn standing(&self, producer_id: i64, epoch: i16) -> Standing {
+        match self.known.get(&producer_id) {
+            Some(known) if is_open(known, epoch) => Standing::Open,
+            _ => Standing::Verified {
+                marker_count: self.marker_count(producer_id),
+            },
+        }
+    }
+
+    fn marker_count(&self, producer_id: i64) -> u32 {
+        self.marker_counts
+            .get(&producer_id)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Is what was known of the transaction still so?
+    fn holds(&self, standing: Standing, header: &Header, producer: &Producer) -> bool {
+        match standing {
+            Standing::Unverified => true,
+            _ if is_open(producer, header.producer_epoch) => true,
+            Standing::Open => false,
+            Standing::Verified { marker_count } => {
+                marker_count == self.marker_count(header.producer_id)
+            }
+        }
+    }
+
     /// Whether the batch of a producer may be appended.
     pub fn check(
         &self,
@@ -200,8 +257,18 @@ impl Producers {
                 None => Ok(Verdict::Append),
             };
         }
-        if let Some(duplicate) = duplicate(producer, header) {
+        let (standing, is_client) = match origin {
+            Origin::Transaction { standing, .. } => (standing, true),
+            Origin::Offsets { standing } => (standing, false),
+            _ => (Standing::Unverified, true),
+        };
+        if is_client && let Some(duplicate) = duplicate(producer, header) {
             return Ok(Verdict::Duplicate(duplicate));
+        }
+        if header.is_transactional() && !self.holds(standing, header, producer) {
+            return Err(Error::InvalidTxnState {
+                producer_id: header.producer_id,
+            });
         }
         if header.producer_epoch < producer.epoch {
             return Err(Error::InvalidProducerEpoch {
@@ -210,7 +277,8 @@ impl Producers {
                 current: producer.epoch,
             });
         }
-        if !in_sequence(producer, header) {
+        let bumps = matches!(origin, Origin::Transaction { bumps: true, .. });
+        if is_client && !in_sequence(producer, header, bumps) {
             return Err(Error::OutOfOrderSequence {
                 producer_id: header.producer_id,
                 producer_epoch: header.producer_epoch,
@@ -269,6 +337,8 @@ impl Producers {
             .known
             .entry(header.producer_id)
             .or_insert_with(Producer::unknown);
+        let marker_count = self.marker_counts.entry(header.producer_id).or_default();
+        *marker_count = marker_count.wrapping_add(1);
         producer.set_epoch(header.producer_epoch);
         producer.coordinator_epoch = marker.coordinator_epoch;
         producer.last_timestamp = marker.timestamp;
@@ -291,6 +361,8 @@ impl Producers {
             producer.current_txn_first_offset.is_some()
                 || now.saturating_sub(producer.last_timestamp) < expiration_ms
         });
+        self.marker_counts
+            .retain(|id, _| self.known.contains_key(id));
     }
 
     /// The content of a `.snapshot` file.
@@ -374,10 +446,14 @@ fn duplicate(producer: &Producer, header: &Header) -> Option<Remembered> {
         .copied()
 }
 
-fn in_sequence(producer: &Producer, header: &Header) -> bool {
+fn is_open(producer: &Producer, epoch: i16) -> bool {
+    producer.current_txn_first_offset.is_some() && producer.epoch == epoch
+}
+
+fn in_sequence(producer: &Producer, header: &Header, bumps: bool) -> bool {
     let first = header.base_sequence;
     if producer.epoch == NO_EPOCH {
-        return true;
+        return first == 0 || !bumps;
     }
     if header.producer_epoch != producer.epoch {
         return first == 0;

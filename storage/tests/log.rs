@@ -13,7 +13,7 @@ use storage::{
     disk,
     error::Error,
     log::{Log, Shutdown},
-    producers::Origin,
+    producers::{Origin, Standing},
     properties::Identity,
 };
 
@@ -194,6 +194,69 @@ fn an_open_transaction_holds_back_the_last_stable_offset() {
         (7, 8)
     );
     assert!(log.aborted(8, 9, NOW).unwrap().is_empty());
+}
+
+/// It would hold back the last stable offset for good.
+#[test]
+fn what_was_let_through_before_a_marker_begins_no_transaction_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    let standing = |bumps| log.standing(1, 0, bumps, NOW);
+    let append = |standing, bumps, sequence| {
+        let origin = Origin::Transaction { standing, bumps };
+        log.append_from(&transactional(1, sequence, 2), 0, origin, NOW)
+    };
+    let refused = |outcome| matches!(outcome, Err(Error::InvalidTxnState { .. }));
+    let late = standing(false).unwrap();
+    assert_eq!(late, Standing::Verified { marker_count: 0 });
+    assert!(refused(append(Standing::Open, false, 0)), "it is not open");
+    append(late, false, 0).unwrap();
+    assert_eq!(standing(false).unwrap(), Standing::Open);
+    append(Standing::Open, false, 2).unwrap();
+    let end = Origin::Coordinator {
+        transaction_version: 0,
+    };
+    log.append_from(&marker(1, 0, 0, false), 0, end, NOW)
+        .unwrap();
+    assert!(refused(append(late, false, 4)));
+    assert!(refused(append(Standing::Open, false, 4)));
+    assert_eq!(log.last_stable_offset(5, NOW).unwrap(), 5);
+    // A retry of what was in time is recognised all the same.
+    assert!(append(late, false, 2).unwrap().duplicate.is_some());
+    append(standing(false).unwrap(), false, 4).unwrap();
+    assert_eq!(log.last_stable_offset(7, NOW).unwrap(), 5);
+
+    // Where each transaction has an epoch of its own that alone tells who comes late, and all begin at 0.
+    let end = Origin::Coordinator {
+        transaction_version: 2,
+    };
+    log.append_from(&marker(1, 1, 0, true), 0, end, NOW)
+        .unwrap();
+    let fenced = |outcome| matches!(outcome, Err(Error::InvalidProducerEpoch { .. }));
+    assert!(fenced(standing(true).map(|_| ())));
+    let unknown = Origin::Transaction {
+        standing: Standing::Verified { marker_count: 0 },
+        bumps: true,
+    };
+    let gap = log.append_from(&transactional(9, 5, 2), 0, unknown, NOW);
+    assert!(matches!(gap, Err(Error::OutOfOrderSequence { .. })));
+}
+
+#[test]
+fn offsets_in_a_transaction_have_no_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    let origin = Origin::Offsets {
+        standing: Standing::Unverified,
+    };
+    for at in 0..3 {
+        let mut batch = Builder::new().producer(1, 0, -1).transactional();
+        batch.push(NOW, Some(b"group"), Some(b"offset"), &[]);
+        let appended = log.append_from(&batch.build().unwrap(), 0, origin, NOW);
+        assert_eq!(appended.unwrap().base_offset, at);
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The loop around a machine that can be held while it is loaded, on a broker in this process.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::{
+    convert::Infallible,
+    sync::mpsc::{Receiver, Sender, channel},
+};
 
 use bytes::Bytes;
 use protocol::schema::EncodeError;
@@ -29,6 +32,7 @@ impl Machine for Counter {
     type Request = Ask;
     type Response = usize;
     type Record = ();
+    type Task = Infallible;
 
     fn encode((): &()) -> Result<(Bytes, Option<Bytes>), EncodeError> {
         Ok((Bytes::from_static(b"key"), None))
@@ -142,10 +146,15 @@ impl World {
             config: Arc::new(ArcSwap::new(Arc::clone(&broker.config()))),
             image: Box::new(move || broker.image()),
         };
-        let runtime = Arc::new(Runtime::new(TOPIC, host, move || Counter {
-            go: held.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            count: 0,
-        }));
+        let runtime = Arc::new(Runtime::new(
+            TOPIC,
+            host,
+            move || Counter {
+                go: held.lock().unwrap_or_else(PoisonError::into_inner).take(),
+                count: 0,
+            },
+            |job: Job<Counter>| match job.task {},
+        ));
         runtime.follow(&self.broker().image());
         (runtime, go)
     }

@@ -8,7 +8,7 @@ use crate::{
     disk::{Mode, write_all},
     error::Error,
     files::file_name,
-    producers::{Producer, Producers},
+    producers::{Producer, Producers, Standing},
     recovery::{self, SNAPSHOT},
 };
 
@@ -25,6 +25,27 @@ impl Log {
             .iter()
             .map(|(id, known)| (id, known.clone()))
             .collect())
+    }
+
+    /// Has the producer's transaction begun here? Fails if the producer has had a later epoch here and `bumps`: then its
+    /// transaction is over, whatever its coordinator says.
+    pub fn standing(
+        &self,
+        producer_id: i64,
+        epoch: i16,
+        bumps: bool,
+        now: i64,
+    ) -> Result<Standing, Error> {
+        let mut writer = self.writer()?;
+        let producers = self.producers_of(&mut writer, now)?;
+        match producers.get(producer_id) {
+            Some(known) if bumps && epoch < known.epoch => Err(Error::InvalidProducerEpoch {
+                producer_id,
+                found: epoch,
+                current: known.epoch,
+            }),
+            _ => Ok(producers.standing(producer_id, epoch)),
+        }
     }
 
     /// Where the oldest transaction begins that is open, or whose end is not below the high

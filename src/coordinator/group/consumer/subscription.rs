@@ -123,7 +123,7 @@ impl ConsumerGroup {
             let resolved = self.regexes.get(pattern);
             resolved.is_none_or(|it| it.topics.iter().any(|name| **name == *topic))
         };
-        self.subscriptions.topics.contains_key(topic) || self.patterns().any(|it| matches(it))
+        self.subscriptions.topics.contains_key(topic) || self.patterns().any(matches)
     }
 
     /// How many members are subscribed to this expression.

@@ -149,6 +149,7 @@ impl World {
             producer,
             answers,
             then,
+            tasks: _,
         } = effects;
         let fails = !append.is_empty() && std::mem::take(&mut self.fails);
         let written = match fails {
