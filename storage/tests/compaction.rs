@@ -635,6 +635,28 @@ fn who_reads_an_old_segment_reads_on() {
     assert!(!directory.is_offline());
 }
 
+/// A reader who knows an older end may find nothing below it any more; with the end of now it goes on.
+#[test]
+fn nothing_is_left_below_an_older_end() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = open(disk::real(), root.path());
+    let log = directory.open_log(NAME, config(), NOW).unwrap();
+    for _ in 0..100 {
+        log.append(&keyed(NOW, &[("a", Some("1"))]), 0, NOW)
+            .unwrap();
+    }
+    let seen = |end| {
+        let slice = log.read(5, 2000, true, end).unwrap();
+        let batches = whole_batches(slice.read().unwrap());
+        batches.first().map(|batch| batch.header().base_offset)
+    };
+    assert_eq!(seen(10), Some(5));
+    seal(&log, NOW);
+    compact(&directory, &log, NOW);
+    assert_eq!(seen(10), None);
+    assert!(seen(log.end_offset()).is_some_and(|offset| offset > 10));
+}
+
 #[test]
 fn small_segments_become_one_and_old_ones_are_still_deleted() {
     let root = tempfile::tempdir().unwrap();
@@ -776,7 +798,14 @@ fn readers_go_on_while_segments_are_exchanged() {
                 let end = log.end_offset();
                 while next < end {
                     let slice = log.read(next, 2000, true, end).unwrap();
-                    for batch in whole_batches(slice.read().unwrap()) {
+                    let batches = whole_batches(slice.read().unwrap());
+                    if batches.is_empty() {
+                        // All up to the end of a moment ago has gone since; not what follows it.
+                        let slice = log.read(next, 2000, true, log.end_offset()).unwrap();
+                        assert!(!slice.read().unwrap().is_empty(), "nothing at {next}");
+                        break;
+                    }
+                    for batch in batches {
                         let header: Header = *batch.header();
                         assert!(header.last_offset() >= next);
                         next = header.next_offset();
