@@ -14,7 +14,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
@@ -94,6 +94,8 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     cleaner: Cleaner,
     stopping: watch::Sender<bool>,
+    /// Why the broker cannot go on.
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Broker {
@@ -260,6 +262,57 @@ impl Broker {
     pub(crate) async fn catch_up(&self, ctx: &Context, timeout_ms: i32) {
         let applied = self.partitions.applied(self.image().offset);
         let _ = ctx.within(timeout_ms, applied).await;
+    }
+
+    /// Tells the controller where replicas are, where it knows nothing or something else.
+    pub(crate) async fn tell_places(&self) {
+        let places = self.partitions.misplaced(&self.image());
+        if places.is_empty() {
+            return;
+        }
+        let (id, epoch) = (self.node_id, self.broker_epoch);
+        match self.controller.assign_directories(id, epoch, places).await {
+            Ok(Ok(())) => (),
+            Ok(Err(refusal)) => error!(%refusal, "the controller does not take where replicas are"),
+            Err(err) => error!(%err, "cannot tell the controller where replicas are"),
+        }
+    }
+
+    /// Tells the controller which directories are left, if one has failed. Without any, or without the one
+    /// that has the metadata log, the broker cannot go on.
+    pub(crate) async fn tell_directories(&self) {
+        let directories = self.partitions.directories();
+        let online = directories.iter().filter(|one| !one.is_offline());
+        let online: Vec<Uuid> = online.map(|directory| directory.id()).collect();
+        if online.len() == directories.len() {
+            return;
+        }
+        let metadata = &self.fixed_config.metadata_log_dir;
+        let has_metadata = |one: &&Arc<Directory>| one.path() == metadata;
+        let why = if online.is_empty() {
+            let paths = directories
+                .iter()
+                .map(|one| one.path().display().to_string());
+            let paths: Vec<String> = paths.collect();
+            format!("all log dirs in {} have failed", paths.join(", "))
+        } else if directories
+            .iter()
+            .any(|one| has_metadata(&one) && one.is_offline())
+        {
+            format!("the metadata log dir {} has failed", metadata.display())
+        } else {
+            let (id, epoch) = (self.node_id, self.broker_epoch);
+            match self.controller.fail_directories(id, epoch, online).await {
+                Ok(Ok(())) => return,
+                Ok(Err(refusal)) => format!("a failed log dir cannot be given up: {refusal}"),
+                Err(err) => format!("a failed log dir cannot be given up: {err}"),
+            }
+        };
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert(why);
+            first
+        });
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -436,10 +489,14 @@ pub struct Running {
 
 /// Starts a broker, and returns when it serves.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_on(disk::real(), config).await
+}
+
+/// The same with its logs on any disk. The controller's database is on the machine's own, whatever is said.
+pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, StartError> {
     let now = clock::now();
-    let disk = disk::real();
     let cluster_id = cluster_id(&*disk, &config)?;
-    let directories = open_directories(&disk, &config, &cluster_id, now)?;
+    let (directories, unusable) = open_directories(&disk, &config, &cluster_id, now)?;
     let listeners = bind(&config).await?;
     let endpoint = match config.metrics_listener {
         Some(address) => Some(bind_metrics(address).await?),
@@ -482,6 +539,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let partitions = Partitions::new(
         config.node_id,
         directories,
+        unusable,
         config.num_recovery_threads_per_data_dir,
         Box::new(config_of),
         now,
@@ -542,6 +600,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: Arc::default(),
         cleaner: Cleaner::default(),
         stopping: watch::Sender::new(false),
+        failed: watch::Sender::new(None),
     });
     // Nothing is coordinated yet, and so there are no markers to be written either.
     let _ = written_by.set(Arc::downgrade(&broker));
@@ -588,6 +647,17 @@ impl Running {
     /// Where metrics are served, if they are.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Returns when the broker cannot go on, with the reason. There is nothing left to stop in good order:
+    /// the process should end.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.broker.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The broker, which this holds, has the other end.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Stops: what is in flight is answered, logs are closed, and the next start finds nothing to do.
@@ -649,14 +719,14 @@ fn cluster_id(disk: &dyn Disk, config: &Config) -> Result<String, StartError> {
     Ok(config.cluster_id.clone().unwrap_or_else(new))
 }
 
-/// Locks every log directory. One that cannot be used is left out while another works, as Kafka does,
-/// but not the one with the metadata log.
+/// Locks every log directory, and says which cannot be used: that is no reason not to start while another
+/// works, as in Kafka, unless it is the one with the metadata log.
 fn open_directories(
     disk: &Arc<dyn Disk>,
     config: &Config,
     cluster_id: &str,
     now: i64,
-) -> Result<Vec<Arc<Directory>>, StartError> {
+) -> Result<(Vec<Arc<Directory>>, Vec<PathBuf>), StartError> {
     let identity = Identity {
         cluster_id: cluster_id.to_owned(),
         node_id: config.node_id,
@@ -665,17 +735,18 @@ fn open_directories(
         directory::create(&**disk, path)?;
         Directory::open(Arc::clone(disk), path, &identity, FILES_MAX, now)
     };
-    let mut directories = Vec::new();
+    let (mut directories, mut unusable) = (Vec::new(), Vec::new());
     for path in &config.log_dirs {
         match open(path) {
             Ok(directory) => directories.push(Arc::new(directory)),
             Err(err @ storage::error::Error::Io { .. }) if *path != config.metadata_log_dir => {
                 error!(%err, dir = %path.display(), "the log directory is offline");
+                unusable.push(path.clone());
             }
             Err(err) => return Err(err.into()),
         }
     }
-    Ok(directories)
+    Ok((directories, unusable))
 }
 
 async fn bind_metrics(address: SocketAddr) -> Result<metrics::Endpoint, StartError> {

@@ -19,7 +19,7 @@ mod tools;
 mod topic_name;
 mod upkeep;
 
-pub use broker::{Running, StartError, start};
+pub use broker::{Running, StartError, start, start_on};
 pub use config::Config;
 
 /// An array count that a frame claims becomes a reservation in the codec. jemalloc makes of it address

@@ -50,7 +50,14 @@ async fn run(config: Config) -> Exit {
             };
         }
     };
-    match told_to_stop().await {
+    let told = tokio::select! {
+        told = told_to_stop() => told,
+        why = running.failed() => {
+            error!("Shutdown broker because {why}");
+            return Exit::Directory;
+        }
+    };
+    match told {
         Ok(signal) => info!("{signal} received"),
         Err(err) => error!("cannot wait for signals: {err}"),
     }

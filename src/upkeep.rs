@@ -1,4 +1,5 @@
-//! What a broker does when nobody asks: follow the cluster image, apply retention, compact, write checkpoints.
+//! What a broker does when nobody asks: follow the cluster image, look after its directories, apply retention,
+//! compact, write checkpoints.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
     let mut images = broker.controller().watch();
     let image = Arc::clone(&images.borrow_and_update());
     blocking(broker, move |broker| broker.apply(&image)).await;
+    broker.tell_places().await;
 
     let follow = {
         let broker = Arc::clone(broker);
@@ -30,6 +32,23 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
                 }
                 let image = Arc::clone(&images.borrow_and_update());
                 blocking(&broker, move |broker| broker.apply(&image)).await;
+                broker.tell_places().await;
+            }
+        }
+    };
+    let watch_directories = {
+        let broker = Arc::clone(broker);
+        async move {
+            let stopping = broker.stopping();
+            tokio::pin!(stopping);
+            loop {
+                tokio::select! {
+                    () = broker.partitions().attention() => (),
+                    () = &mut stopping => return,
+                }
+                blocking(&broker, |broker| broker.partitions().take_offline()).await;
+                broker.tell_directories().await;
+                broker.tell_places().await;
             }
         }
     };
@@ -48,6 +67,7 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
         tokio::spawn(follow),
         tokio::spawn(keep_time),
         tokio::spawn(cleaner::run(Arc::clone(broker))),
+        tokio::spawn(watch_directories),
         every(broker, TICK, |broker| {
             flush_what_is_due(broker);
             broker.partitions().remove_doomed(clock::now());

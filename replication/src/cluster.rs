@@ -27,6 +27,13 @@ use uuid::Uuid;
 /// The leader of a partition that has none.
 pub const NO_LEADER: i32 = -1;
 
+/// A replica in this directory has not said yet where it is.
+pub const UNASSIGNED_DIRECTORY: Uuid = Uuid::from_u128(1);
+
+/// A replica whose place was never noted, because there were no directory ids when it was made. Another
+/// reserved id, 2, is a directory that is lost.
+const MIGRATING_DIRECTORY: Uuid = Uuid::from_u128(0);
+
 /// In a change record: the leader stays who it is.
 pub(crate) const LEADER_UNCHANGED: i32 = -2;
 
@@ -158,6 +165,17 @@ pub struct ReplayError {
     pub reason: String,
 }
 
+/// Is a certain directory noted as a replica's?
+pub fn is_assigned(directory: Uuid) -> bool {
+    directory != UNASSIGNED_DIRECTORY && directory != MIGRATING_DIRECTORY
+}
+
+/// May a replica be online that is noted in `directory`? It is taken for granted where no place is noted,
+/// and of a broker whose directories are not known.
+pub fn may_be_online(directory: Uuid, online: &[Uuid]) -> bool {
+    !is_assigned(directory) || online.is_empty() || online.contains(&directory)
+}
+
 impl ClusterImage {
     pub fn empty(cluster_id: &str) -> ClusterImage {
         ClusterImage {
@@ -245,6 +263,18 @@ impl ClusterImage {
     /// A broker that may lead: registered, not fenced, not on its way out.
     pub fn is_active(&self, broker: i32) -> bool {
         self.brokers.get(&broker).is_some_and(|b| b.is_active())
+    }
+
+    /// Replicas that cannot serve: of a broker that does not, or in a directory that has failed.
+    pub fn offline_replicas(&self, partition: &PartitionInfo) -> Vec<i32> {
+        let is_online = |id: i32| match self.brokers.get(&id) {
+            Some(broker) if broker.is_active() => partition
+                .directory_of(id)
+                .is_none_or(|directory| may_be_online(directory, &broker.log_dirs)),
+            _ => false,
+        };
+        let replicas = partition.replicas.iter().copied();
+        replicas.filter(|id| !is_online(*id)).collect()
     }
 
     /// Where the transaction began whose records are held back, because it has not ended.
@@ -679,6 +709,12 @@ impl PartitionInfo {
 
     pub fn preferred_leader(&self) -> i32 {
         self.replicas.first().copied().unwrap_or(NO_LEADER)
+    }
+
+    /// Where `broker` keeps its replica, as far as it has said.
+    pub fn directory_of(&self, broker: i32) -> Option<Uuid> {
+        let at = self.replicas.iter().position(|id| *id == broker)?;
+        self.directories.get(at).copied()
     }
 
     pub fn is_reassigning(&self) -> bool {

@@ -7,8 +7,9 @@
 mod relocation;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -21,14 +22,15 @@ use storage::{
     checkpoint::Offsets,
     directory::{Directory, Found, State},
 };
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 pub use self::relocation::Relocation;
 use self::relocation::Relocations;
 use crate::{
-    cluster::{ClusterImage, PartitionInfo, ResourceKind, Topic},
-    controller,
+    cluster::{ClusterImage, PartitionInfo, ResourceKind, Topic, is_assigned},
+    controller::{self, directories::Place},
     partition::{Config, Home, Leadership, Name, Partition},
     watermark::{Waiter, Watermark},
 };
@@ -42,6 +44,10 @@ const PARALLEL_MIN: usize = 16;
 pub struct Partitions {
     node_id: i32,
     directories: Vec<Arc<Directory>>,
+    /// Configured, and not usable from the start.
+    unusable: Vec<PathBuf>,
+    /// A directory has failed, or a replica is somewhere else.
+    attention: Arc<Notify>,
     /// Threads that open logs, for each directory.
     openers: usize,
     config_of: Box<ConfigOf>,
@@ -60,6 +66,8 @@ struct Applied {
     unclaimed: HashMap<String, Arc<Directory>>,
     /// Renamed logs whose files may go at a time (ms).
     doomed: Vec<Doomed>,
+    /// Topics of which the controller may not know where their replicas are here.
+    unplaced: HashSet<Uuid>,
 }
 
 struct Doomed {
@@ -132,10 +140,12 @@ impl fmt::Debug for Partitions {
 impl Partitions {
     /// Looks at what is in the directories. No log is opened before an image asks for it.
     ///
+    /// `unusable` are configured directories that could not even be opened.
     /// `openers` is the number of threads for each directory (`num.recovery.threads.per.data.dir`).
     pub fn new(
         node_id: i32,
         directories: Vec<Arc<Directory>>,
+        unusable: Vec<PathBuf>,
         openers: usize,
         config_of: Box<ConfigOf>,
         now: i64,
@@ -169,9 +179,16 @@ impl Partitions {
                 }
             }
         }
+        let attention = Arc::<Notify>::default();
+        for directory in &directories {
+            let attention = Arc::clone(&attention);
+            directory.when_offline(move || attention.notify_one());
+        }
         Ok(Self {
             node_id,
             directories,
+            unusable,
+            attention,
             openers,
             config_of,
             index: ArcSwap::default(),
@@ -183,6 +200,17 @@ impl Partitions {
 
     pub fn directories(&self) -> &[Arc<Directory>] {
         &self.directories
+    }
+
+    /// Configured directories that could not be used from the start.
+    pub fn unusable(&self) -> &[PathBuf] {
+        &self.unusable
+    }
+
+    /// Returns when a directory has failed, or a replica has moved to another one: see
+    /// [`Partitions::take_offline`] and [`Partitions::misplaced`].
+    pub async fn attention(&self) {
+        self.attention.notified().await;
     }
 
     pub fn topic(&self, name: &str) -> Option<Arc<TopicPartitions>> {
@@ -215,6 +243,58 @@ impl Partitions {
         let index = self.index.load();
         let slots = index.by_id.values().flat_map(|topic| topic.slots.values());
         slots.filter(|slot| matches!(slot, Slot::Offline)).count()
+    }
+
+    /// Takes partitions out of service whose directory has failed. They come back with a restart.
+    pub fn take_offline(&self) {
+        let _applying = self.lock();
+        let mut index = Index::clone(&self.index.load());
+        let failed = |slot: &Slot| match slot {
+            Slot::Here(partition) => partition.home().directory.is_offline(),
+            Slot::Offline => false,
+        };
+        let topics = index.by_id.values();
+        let hit: Vec<Arc<TopicPartitions>> = topics
+            .filter(|topic| topic.slots.values().any(failed))
+            .cloned()
+            .collect();
+        for topic in &hit {
+            let mut topic = TopicPartitions::clone(topic);
+            for (partition, slot) in &mut topic.slots {
+                if failed(slot) {
+                    warn!(partition = %format_args!("{}-{partition}", topic.name), "the partition is offline");
+                    *slot = Slot::Offline;
+                }
+            }
+            index.insert(topic);
+        }
+        self.index.store(Arc::new(index));
+    }
+
+    /// Replicas here of which the image says that they are somewhere else, or does not know yet. What has
+    /// been told once is not told again.
+    pub fn misplaced(&self, image: &ClusterImage) -> Vec<Place> {
+        let topics = std::mem::take(&mut self.lock().unplaced);
+        let index = self.index.load();
+        let mut places = Vec::new();
+        for (topic, here) in topics
+            .iter()
+            .filter_map(|id| Some((image.topic_by_id(*id)?, index.by_id.get(id)?)))
+        {
+            for partition in here.iter() {
+                let at = partition.name().index;
+                let directory = partition.home().directory.id();
+                let info = topic.partitions.get(&at);
+                if info.is_some_and(|info| info.directory_of(self.node_id) != Some(directory)) {
+                    places.push(Place {
+                        topic_id: topic.id,
+                        index: at,
+                        directory,
+                    });
+                }
+            }
+        }
+        places
     }
 
     /// Returns when the image with this offset has been applied: what it created can be used.
@@ -258,6 +338,7 @@ impl Partitions {
             }
             for topic in changed {
                 self.update(&index, image, topic);
+                state.unplaced.insert(topic.id);
                 index.extend(topic, opened_of.remove(&topic.id).unwrap_or_default());
             }
             self.index.store(Arc::new(index));
@@ -359,6 +440,7 @@ impl Partitions {
                 let found = state.unclaimed.remove(&name.to_string());
                 let directory = match &found {
                     Some(found) => self.named(info).or_else(|| Some(Arc::clone(found))),
+                    None if self.may_be_out_of_reach(info) => None,
                     None => self.choose(info, &mut counts),
                 };
                 let leadership = leadership(info, &config);
@@ -383,6 +465,15 @@ impl Partitions {
             .iter()
             .find(|directory| directory.id() == *wanted && !directory.is_offline());
         named.cloned()
+    }
+
+    /// Is the log perhaps in a directory that has failed? An empty one in its place would be taken for it.
+    fn may_be_out_of_reach(&self, info: &PartitionInfo) -> bool {
+        let any_offline = || self.directories.iter().any(|one| one.is_offline());
+        let noted = info.directory_of(self.node_id);
+        noted.is_some_and(is_assigned)
+            && self.named(info).is_none()
+            && (!self.unusable.is_empty() || any_offline())
     }
 
     /// Where a new log goes: where the image says, else where the fewest are.
@@ -517,7 +608,7 @@ impl Opening {
                 (name, Slot::Here(Arc::new(partition)))
             }
             Ok(None) => {
-                error!(partition = %name, "no log directory is left for the partition");
+                error!(partition = %name, "the partition is offline: its log directory has failed, or none is left");
                 (name, Slot::Offline)
             }
             Err(err) => {
@@ -575,6 +666,10 @@ impl Index {
             id: topic.id,
             slots: all,
         };
+        self.insert(topic);
+    }
+
+    fn insert(&mut self, topic: TopicPartitions) {
         let topic = Arc::new(topic);
         self.by_name
             .insert(Arc::clone(&topic.name), Arc::clone(&topic));

@@ -11,7 +11,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path,
+    path::{self, Path},
     sync::Arc,
 };
 
@@ -60,8 +60,9 @@ pub(crate) fn handle(
         .directories()
         .iter()
         .map(|directory| describe(directory, &replicas));
+    let unusable = partitions.unusable().iter().map(|path| failed(path));
     DescribeLogDirsResponse {
-        results: results.collect(),
+        results: results.chain(unusable).collect(),
         ..DescribeLogDirsResponse::default()
     }
 }
@@ -112,20 +113,9 @@ fn asked_for(topics: Vec<DescribableLogDirTopic>) -> HashMap<String, HashSet<i32
 
 /// `replicas` are in the order of the answer.
 fn describe(directory: &Arc<Directory>, replicas: &[Replica]) -> DescribeLogDirsResult {
-    // Clients name a directory by this path when they move a replica, wherever they are themselves.
-    let path = path::absolute(directory.path()).unwrap_or_else(|_| directory.path().to_owned());
-    let result = DescribeLogDirsResult {
-        log_dir: path.to_string_lossy().into_owned(),
-        ..DescribeLogDirsResult::default()
-    };
     let space = match directory.space() {
         Ok(space) if !directory.is_offline() => space,
-        _ => {
-            return DescribeLogDirsResult {
-                error_code: ErrorCode::KafkaStorageError.code(),
-                ..result
-            };
-        }
+        _ => return failed(directory.path()),
     };
     let mut topics: Vec<DescribeLogDirsTopic> = Vec::new();
     for replica in replicas
@@ -150,8 +140,23 @@ fn describe(directory: &Arc<Directory>, replicas: &[Replica]) -> DescribeLogDirs
         topics,
         total_bytes: saturated(space.total),
         usable_bytes: saturated(space.usable),
-        ..result
+        log_dir: shown(directory.path()),
+        ..DescribeLogDirsResult::default()
     }
+}
+
+fn failed(path: &Path) -> DescribeLogDirsResult {
+    DescribeLogDirsResult {
+        error_code: ErrorCode::KafkaStorageError.code(),
+        log_dir: shown(path),
+        ..DescribeLogDirsResult::default()
+    }
+}
+
+/// Clients name a directory by this path when they move a replica, wherever they are themselves.
+fn shown(path: &Path) -> String {
+    let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().into_owned()
 }
 
 fn saturated(bytes: u64) -> i64 {

@@ -20,7 +20,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use protocol::error::ErrorCode;
-use replication::cluster::{ClusterImage, NO_LEADER, PartitionInfo};
+use replication::cluster::{ClusterImage, PartitionInfo};
 
 use super::operations;
 use crate::{broker::Broker, server::Context, topic_name};
@@ -117,18 +117,8 @@ fn describe(
     partition: &PartitionInfo,
 ) -> DescribeTopicPartitionsResponsePartition {
     let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
-    let error = match partition.leader {
-        NO_LEADER => ErrorCode::LeaderNotAvailable.code(),
-        _ => 0,
-    };
-    let offline: Vec<i32> = partition
-        .replicas
-        .iter()
-        .copied()
-        .filter(|&id| !image.is_active(id))
-        .collect();
+    // No leader is no error here, unlike in Metadata.
     DescribeTopicPartitionsResponsePartition::default()
-        .with_error_code(error)
         .with_partition_index(index)
         .with_leader_id(BrokerId(partition.leader))
         .with_leader_epoch(partition.leader_epoch)
@@ -136,7 +126,7 @@ fn describe(
         .with_isr_nodes(ids(&partition.isr))
         .with_eligible_leader_replicas(Some(ids(&partition.eligible_leader_replicas)))
         .with_last_known_elr(Some(ids(&partition.last_known_eligible_leader_replicas)))
-        .with_offline_replicas(ids(&offline))
+        .with_offline_replicas(ids(&image.offline_replicas(partition)))
 }
 
 fn cursor(topic: &StrBytes, index: i32) -> Cursor {

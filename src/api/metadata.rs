@@ -172,11 +172,6 @@ fn describe(image: &ClusterImage, topic: &Topic) -> MetadataResponseTopic {
 
 fn partition(image: &ClusterImage, index: i32, info: &PartitionInfo) -> MetadataResponsePartition {
     let ids = |ids: &[i32]| ids.iter().map(|id| (*id).into()).collect();
-    let offline = info
-        .replicas
-        .iter()
-        .copied()
-        .filter(|id| !image.is_active(*id));
     let leader_gone = info.leader < 0;
     let response = MetadataResponsePartition::default()
         .with_partition_index(index)
@@ -184,7 +179,7 @@ fn partition(image: &ClusterImage, index: i32, info: &PartitionInfo) -> Metadata
         .with_leader_epoch(info.leader_epoch)
         .with_replica_nodes(ids(&info.replicas))
         .with_isr_nodes(ids(&info.isr))
-        .with_offline_replicas(ids(&offline.collect::<Vec<_>>()));
+        .with_offline_replicas(ids(&image.offline_replicas(info)));
     match leader_gone {
         true => response.with_error_code(Error::LeaderNotAvailable.code().code()),
         false => response,

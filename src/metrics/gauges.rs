@@ -92,12 +92,16 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
         broker.partitions().offline_count() as f64,
     );
 
-    let directories = broker.partitions().directories();
-    let opened = directories
-        .iter()
-        .filter(|directory| !directory.is_offline())
-        .count();
-    let offline = broker.config().log_dirs.len().saturating_sub(opened);
+    let opened = broker.partitions().directories().iter();
+    let opened = opened.map(|directory| (directory.path(), directory.is_offline()));
+    let unusable = broker.partitions().unusable().iter();
+    let mut offline = 0;
+    for (path, is_offline) in opened.chain(unusable.map(|path| (&**path, true))) {
+        offline += usize::from(is_offline);
+        let labels = [("logDirectory", &*path.to_string_lossy())];
+        let value = f64::from(u8::from(is_offline));
+        to.gauge(&list::LOG_DIRECTORY_OFFLINE, &labels, value);
+    }
     to.gauge(&list::OFFLINE_LOG_DIRECTORY_COUNT, &[], offline as f64);
 }
 

@@ -143,6 +143,8 @@ metrics! {
         "Logs in a log directory that cannot be compacted; the reason is in the broker's log.";
     OFFLINE_LOG_DIRECTORY_COUNT = "kafka_log_logmanager_offlinelogdirectorycount", Gauge, Count;
         "Log directories that have failed.";
+    LOG_DIRECTORY_OFFLINE = "kafka_log_logmanager_logdirectoryoffline", Gauge, Count;
+        "1 where a log directory has failed, 0 where it works.";
 
     ACTIVE_CONTROLLER_COUNT = "kafka_controller_kafkacontroller_activecontrollercount", Gauge, Count;
         "1 on the active controller, 0 elsewhere.";

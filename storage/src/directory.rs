@@ -26,7 +26,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -205,6 +205,15 @@ impl Directory {
     /// Whether a failure has taken it offline.
     pub fn is_offline(&self) -> bool {
         self.volume.check().is_err()
+    }
+
+    /// Has `wake` called when a failure takes the directory offline; at once if one has already. Only the
+    /// first to ask is served.
+    pub fn when_offline(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.volume.on_offline.set(Box::new(wake));
+        if let (true, Some(wake)) = (self.is_offline(), self.volume.on_offline.get()) {
+            wake();
+        }
     }
 
     pub fn space(&self) -> Result<Space, Error> {
@@ -493,6 +502,7 @@ pub(crate) struct Volume {
     pub(crate) root: PathBuf,
     pub(crate) files: Files,
     offline: AtomicBool,
+    on_offline: OnceLock<Box<dyn Fn() + Send + Sync>>,
     positions: Mutex<Positions>,
     logs: Mutex<HashMap<String, Weak<Log>>>,
     unflushed: AtomicU64,
@@ -542,6 +552,7 @@ impl Volume {
             root,
             files: Files::new(files_max),
             offline: AtomicBool::new(false),
+            on_offline: OnceLock::new(),
             positions: Mutex::default(),
             logs: Mutex::default(),
             unflushed: AtomicU64::new(0),
@@ -583,6 +594,9 @@ impl Volume {
                     dir = %self.root.display(),
                     "log directory goes offline"
                 );
+                if let Some(wake) = self.on_offline.get() {
+                    wake();
+                }
             }
             Error::Io {
                 op,

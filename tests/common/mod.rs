@@ -6,6 +6,7 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +23,11 @@ use kafka_protocol::{
 };
 use protocol::batch::Builder;
 use sordini::{Config, Running};
+use storage::disk::{self, Disk};
 use tempfile::TempDir;
+
+/// When a disk in memory says that its files were changed.
+pub(crate) const NOW: i64 = 1_700_000_000_000;
 
 /// A broker on a port of the system's choice. Stops when dropped.
 pub(crate) struct TestBroker {
@@ -46,6 +51,14 @@ impl TestBroker {
     }
 
     pub(crate) fn start_in(dir: TempDir, properties: &[(&str, &str)]) -> TestBroker {
+        Self::start_on(disk::real(), dir, properties)
+    }
+
+    pub(crate) fn start_on(
+        disk: Arc<dyn Disk>,
+        dir: TempDir,
+        properties: &[(&str, &str)],
+    ) -> TestBroker {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -60,7 +73,7 @@ impl TestBroker {
         all.extend_from_slice(properties);
         let config = Config::single_node(&all).expect("a valid configuration");
         let running = runtime
-            .block_on(sordini::start(config))
+            .block_on(sordini::start_on(disk, config))
             .expect("the broker starts");
         let address = running.address("PLAINTEXT").expect("the listener is bound");
         TestBroker {
@@ -120,7 +133,24 @@ impl Client {
         self.receive::<R>(version)
     }
 
+    /// The same, where the broker may be gone.
+    pub(crate) fn try_call<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> io::Result<R::Response> {
+        let body = self.encode(version, request);
+        self.send_raw(&framed(&body))?;
+        let frame = self.receive_frame()?;
+        Ok(decode::<R>(frame, version))
+    }
+
     pub(crate) fn send<R: Request>(&mut self, version: i16, request: &R) {
+        let body = self.encode(version, request);
+        self.send_frame(&body);
+    }
+
+    fn encode<R: Request>(&mut self, version: i16, request: &R) -> BytesMut {
         self.correlation_id += 1;
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -134,13 +164,13 @@ impl Client {
         request
             .encode(&mut body, version)
             .expect("the request encodes");
-        self.send_frame(&body);
+        body
     }
 
     pub(crate) fn send_frame(&mut self, frame: &[u8]) {
-        let size = u32::try_from(frame.len()).expect("a small frame");
-        let bytes = [&size.to_be_bytes(), frame].concat();
-        self.socket.write_all(&bytes).expect("the broker reads");
+        self.socket
+            .write_all(&framed(frame))
+            .expect("the broker reads");
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -148,16 +178,8 @@ impl Client {
     }
 
     pub(crate) fn receive<R: Request>(&mut self, version: i16) -> R::Response {
-        let mut frame = self.receive_frame().expect("the broker answers");
-        let version_of_header = R::Response::header_version(version);
-        ResponseHeader::decode(&mut frame, version_of_header).expect("a response header");
-        let response = R::Response::decode(&mut frame, version).expect("the response decodes");
-        assert!(
-            frame.is_empty(),
-            "{} bytes follow the response",
-            frame.len()
-        );
-        response
+        let frame = self.receive_frame().expect("the broker answers");
+        decode::<R>(frame, version)
     }
 
     pub(crate) fn receive_frame(&mut self) -> io::Result<Bytes> {
@@ -214,6 +236,24 @@ impl Client {
     pub(crate) fn fetch(&mut self, topic: &str, index: i32, offset: i64) -> FetchResponse {
         self.call(12, &fetch_request(topic, index, offset))
     }
+}
+
+/// A frame with its size before it.
+pub(crate) fn framed(frame: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(frame.len()).expect("a small frame");
+    [&size.to_be_bytes(), frame].concat()
+}
+
+fn decode<R: Request>(mut frame: Bytes, version: i16) -> R::Response {
+    let version_of_header = R::Response::header_version(version);
+    ResponseHeader::decode(&mut frame, version_of_header).expect("a response header");
+    let response = R::Response::decode(&mut frame, version).expect("the response decodes");
+    assert!(
+        frame.is_empty(),
+        "{} bytes follow the response",
+        frame.len()
+    );
+    response
 }
 
 /// The next answer, which was asked for with bytes of the test's own.

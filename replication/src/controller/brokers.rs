@@ -162,25 +162,37 @@ fn registered(
         log_dirs: registration.log_dirs.clone(),
         ..RegisterBrokerRecord::default()
     }));
+    // Who may lead depends on what the records so far say about who has everything.
+    let mut image = scene.image.clone();
+    replay(&mut image, &records);
+    let lost =
+        leaders::after_directory_failure(&scene_of(&image, scene), id, &registration.log_dirs);
+    replay(&mut image, &lost);
+    records.extend(lost);
     if registration.ready && amended.is_none_or(|broker| broker.fenced) {
-        // Who may lead depends on what the records so far say about who has everything.
-        let mut image = scene.image.clone();
-        for record in &records {
-            // What cannot be replayed here cannot be proposed either, and is refused there.
-            let _ = image.replay(image.offset + 1, record);
-        }
-        let scene = Scene {
-            image: &image,
-            rules: scene.rules,
-            node_id: scene.node_id,
-            dice: scene.dice,
-        };
         records.push(fencing(id, epoch, UNFENCE));
-        records.extend(leaders::after_arrival(&scene, id));
+        records.extend(leaders::after_arrival(&scene_of(&image, scene), id));
     }
     Decision {
         records,
         answer: Ok(epoch),
+    }
+}
+
+fn replay(image: &mut ClusterImage, records: &[MetadataRecord]) {
+    for record in records {
+        // What cannot be replayed here cannot be proposed either, and is refused there.
+        let _ = image.replay(image.offset + 1, record);
+    }
+}
+
+/// The same, on another image.
+fn scene_of<'a>(image: &'a ClusterImage, scene: &'a mut Scene<'_>) -> Scene<'a> {
+    Scene {
+        image,
+        rules: scene.rules,
+        node_id: scene.node_id,
+        dice: &mut *scene.dice,
     }
 }
 

@@ -5,14 +5,17 @@
 //! replicas (KIP-966) included: a replica that left the in-sync set below `min.insync.replicas` in
 //! good order has everything that was committed, and may lead when the in-sync set is empty.
 
+use std::collections::{BTreeMap, HashMap};
+
 use protocol::records::metadata::{MetadataRecord, PartitionChangeRecord};
 use uuid::Uuid;
 
-use super::{
-    Decision, Scene, config, features::ELIGIBLE_LEADER_REPLICAS, topics::UNASSIGNED_DIRECTORY,
-};
+use super::{Decision, Scene, config, features::ELIGIBLE_LEADER_REPLICAS};
 use crate::{
-    cluster::{ClusterImage, LEADER_UNCHANGED, NO_LEADER, PartitionInfo, RECOVERING, Topic},
+    cluster::{
+        ClusterImage, LEADER_UNCHANGED, NO_LEADER, PartitionInfo, RECOVERING, Topic,
+        UNASSIGNED_DIRECTORY, may_be_online,
+    },
     error::{Reason, Refusal},
 };
 
@@ -166,6 +169,60 @@ pub(super) fn after_kill(scene: &Scene<'_>, broker: i32) -> Vec<MetadataRecord> 
     })
 }
 
+/// Takes `broker` off every partition it keeps in a directory that is none of `online`.
+pub(super) fn after_directory_failure(
+    scene: &Scene<'_>,
+    broker: i32,
+    online: &[Uuid],
+) -> Vec<MetadataRecord> {
+    changes(scene, |topic, index, partition| {
+        let lost = |directory| !may_be_online(directory, online);
+        if !partition.isr.contains(&broker) || !partition.directory_of(broker).is_some_and(lost) {
+            return None;
+        }
+        Change {
+            leaving: Some(broker),
+            isr: without(&partition.isr, broker),
+            ..Change::of(scene, topic, index, partition)
+        }
+        .unclean_if_configured()
+        .record()
+    })
+}
+
+/// Notes where replicas of `broker` are, by topic id and index. Who had no leader because of where it was
+/// thought to be may have one now.
+pub(super) fn after_placement(
+    scene: &Scene<'_>,
+    broker: i32,
+    places: &HashMap<Uuid, BTreeMap<i32, Uuid>>,
+) -> Vec<MetadataRecord> {
+    let mut records = Vec::new();
+    for (id, indexes) in places {
+        let Some(topic) = scene.image.topic_by_id(*id) else {
+            continue;
+        };
+        for (index, directory) in indexes {
+            let Some(partition) = topic.partitions.get(index) else {
+                continue;
+            };
+            let at = partition.replicas.iter().position(|id| *id == broker);
+            let Some(at) = at.filter(|_| partition.directory_of(broker) != Some(*directory)) else {
+                continue;
+            };
+            let mut directories = partition.directories.clone();
+            directories.resize(partition.replicas.len(), UNASSIGNED_DIRECTORY);
+            directories[at] = *directory;
+            let change = Change {
+                directories: Some(directories),
+                ..Change::of(scene, topic, *index, partition)
+            };
+            records.extend(change.record().map(MetadataRecord::PartitionChange));
+        }
+    }
+    records
+}
+
 fn changes(
     scene: &Scene<'_>,
     change: impl Fn(&Topic, i32, &PartitionInfo) -> Option<PartitionChangeRecord>,
@@ -195,6 +252,8 @@ struct Change<'a> {
     isr: Vec<i32>,
     /// The eligible leaders to start from.
     eligible: Vec<i32>,
+    /// Where the replicas are, if that is the change.
+    directories: Option<Vec<Uuid>>,
 }
 
 impl<'a> Change<'a> {
@@ -215,6 +274,7 @@ impl<'a> Change<'a> {
             killed: None,
             isr: partition.isr.clone(),
             eligible: partition.eligible_leader_replicas.clone(),
+            directories: None,
         }
     }
 
@@ -234,6 +294,7 @@ impl<'a> Change<'a> {
         }
 
         let mut record = unchanged(self.topic.id, self.index);
+        record.directories = self.directories.clone();
         let (leader, unclean) = self.elected(tracks_eligible);
         if leader != partition.leader {
             record.leader = leader;
@@ -308,18 +369,18 @@ impl<'a> Change<'a> {
     }
 
     fn directory_is_online(&self, image: &ClusterImage, id: i32) -> bool {
-        // Known before there were directory ids. A third reserved id, 2, is a directory that is lost.
-        const MIGRATING: Uuid = Uuid::from_u128(0);
         let (Some(broker), Some(at)) = (
             image.brokers.get(&id),
             self.partition.replicas.iter().position(|r| *r == id),
         ) else {
             return false;
         };
-        match self.partition.directories.get(at) {
-            None | Some(&UNASSIGNED_DIRECTORY | &MIGRATING) => true,
-            Some(directory) => broker.log_dirs.is_empty() || broker.log_dirs.contains(directory),
-        }
+        let directories = self
+            .directories
+            .as_ref()
+            .unwrap_or(&self.partition.directories);
+        let directory = directories.get(at).copied();
+        directory.is_none_or(|directory| may_be_online(directory, &broker.log_dirs))
     }
 
     /// Who left the in-sync set in good order since it fell below its minimum.

@@ -18,6 +18,7 @@ pub mod brokers;
 mod checkpoint;
 pub mod config;
 mod dice;
+pub mod directories;
 pub mod features;
 mod images;
 pub mod leaders;
@@ -44,6 +45,7 @@ use self::{
     brokers::Registration,
     config::{ConfigRules, Operation, Replacement},
     dice::Dice,
+    directories::Place,
     features::{Supported, Update},
     images::Images,
     leaders::{Elected, Election, Targets},
@@ -281,6 +283,28 @@ impl Controller {
 
     pub async fn fence_broker(&self, id: i32, epoch: i64) -> Result<Result<(), Refusal>, Error> {
         self.propose(move |scene| brokers::fence(scene, id, epoch))
+            .await
+    }
+
+    /// Notes where replicas of a broker are.
+    pub async fn assign_directories(
+        &self,
+        broker_id: i32,
+        broker_epoch: i64,
+        places: Vec<Place>,
+    ) -> Result<Result<(), Refusal>, Error> {
+        self.propose(move |scene| directories::assign(scene, broker_id, broker_epoch, &places))
+            .await
+    }
+
+    /// A broker has lost directories: `online` are those it has left.
+    pub async fn fail_directories(
+        &self,
+        broker_id: i32,
+        broker_epoch: i64,
+        online: Vec<uuid::Uuid>,
+    ) -> Result<Result<(), Refusal>, Error> {
+        self.propose(move |scene| directories::fail(scene, broker_id, broker_epoch, &online))
             .await
     }
 

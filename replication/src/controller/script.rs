@@ -1,7 +1,10 @@
 //! Tests of the pure decisions, as scripts: one command a line, and after `=>` what came of it.
 //!
 //! ```text
-//! broker 1 [RACK]                          a broker registers and may serve
+//! broker 1 [RACK | dirs=ID,ID]             a broker registers and may serve
+//! restart 1 [dirs=ID,ID]                   the same after it stopped in good order
+//! place BROKER NAME-INDEX DIR              a broker says where its replica is
+//! online BROKER ID,ID                      the directories a broker has left
 //! create NAME COUNT FACTOR [KEY=VALUE]     also: create NAME 0:1,2 1:2,1 (replicas of each partition)
 //! delete NAME | grow NAME COUNT [2,1 ...]  (replicas of each new partition)
 //! set|append|subtract|unset RESOURCE KEY[=VALUE], replace RESOURCE [KEY=VALUE]
@@ -25,6 +28,7 @@ use super::{
     brokers::{self, Registration, SupportedFeature},
     config::{self, ConfigRules, Operation, OperationKind},
     dice::Dice,
+    directories::{self, Place},
     features::{self, Direction, Supported, Update},
     leaders::{self, Election},
     producer_ids,
@@ -95,8 +99,8 @@ impl Cluster {
     fn run(&mut self, command: &str) -> String {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
-            ["broker", id, ref rack @ ..] => {
-                let registration = self.registration(number(id), -1, rack.first().copied());
+            ["broker", id, ref more @ ..] => {
+                let registration = self.registration(number(id), -1, more.first().copied());
                 self.decide(|scene| shown(brokers::register(scene, &registration), |_| ok()))
             }
             ["kill", id] => {
@@ -105,9 +109,10 @@ impl Cluster {
                 let registration = self.registration(id, -1, None);
                 self.decide(|scene| shown(brokers::register(scene, &registration), |_| ok()))
             }
-            ["restart", id] => {
+            ["restart", id, ref more @ ..] => {
                 let id = number(id);
-                let registration = self.registration(id, self.image.brokers[&id].epoch, None);
+                let epoch = self.image.brokers[&id].epoch;
+                let registration = self.registration(id, epoch, more.first().copied());
                 self.decide(|scene| shown(brokers::register(scene, &registration), |_| ok()))
             }
             ["crash", id] => {
@@ -115,6 +120,20 @@ impl Cluster {
                 let registration = self.registration(number(id), -1, None);
                 self.decide(|scene| shown(brokers::register(scene, &registration), |_| ok()))
             }
+            ["place", id, target, directory] => {
+                let (topic, index) = partition(target);
+                let place = Place {
+                    topic_id: self.image.topic(&topic).unwrap().id,
+                    index,
+                    directory: Uuid::from_u128(number(directory)),
+                };
+                self.broker(id, |scene, id, epoch| {
+                    directories::assign(scene, id, epoch, &[place])
+                })
+            }
+            ["online", id, ids] => self.broker(id, |scene, id, epoch| {
+                directories::fail(scene, id, epoch, &uuids(ids))
+            }),
             ["fence", id] => self.broker(id, brokers::fence),
             ["unfence", id] => self.broker(id, brokers::unfence),
             ["stop", id] => self.broker(id, brokers::begin_controlled_shutdown),
@@ -260,8 +279,15 @@ impl Cluster {
         self.decide(|scene| shown(change(scene, id, epoch(scene, id)), |()| ok()))
     }
 
-    fn registration(&mut self, id: i32, previous_epoch: i64, rack: Option<&str>) -> Registration {
+    /// `more` is the broker's rack, or its directories as `dirs=1,2`.
+    fn registration(&mut self, id: i32, previous_epoch: i64, more: Option<&str>) -> Registration {
         self.incarnations += 1;
+        let dirs = more.and_then(|more| more.strip_prefix("dirs="));
+        let rack = more.filter(|_| dirs.is_none());
+        let log_dirs = match dirs {
+            Some(dirs) => uuids(dirs),
+            None => vec![Uuid::from_u128(1000 + u128::try_from(id).unwrap())],
+        };
         Registration {
             broker_id: id,
             cluster_id: CLUSTER.to_owned(),
@@ -272,7 +298,7 @@ impl Cluster {
                 .map(|(name, (min, max))| SupportedFeature { name, min, max })
                 .collect(),
             rack: rack.map(str::to_owned),
-            log_dirs: vec![Uuid::from_u128(1000 + u128::try_from(id).unwrap())],
+            log_dirs,
             previous_epoch,
             ready: true,
         }
@@ -313,6 +339,16 @@ impl Cluster {
         }
         if partition.leader_recovering {
             shown += " recovering";
+        }
+        // Only where a test has given brokers directories to choose from.
+        if self
+            .image
+            .brokers
+            .values()
+            .any(|broker| broker.log_dirs[0] < Uuid::from_u128(1000))
+        {
+            let places: Vec<u128> = partition.directories.iter().map(Uuid::as_u128).collect();
+            shown += &format!(" in {places:?}");
         }
         shown
     }
@@ -431,6 +467,11 @@ fn list(text: &str) -> Vec<i32> {
         .filter(|id| !id.is_empty())
         .map(number)
         .collect()
+}
+
+fn uuids(text: &str) -> Vec<Uuid> {
+    let ids = text.split(',').map(number);
+    ids.map(Uuid::from_u128).collect()
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {

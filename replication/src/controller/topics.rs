@@ -14,7 +14,7 @@ use super::{
     Decision, Scene,
     config::{self, Operation},
     dice::Dice,
-    placement,
+    directories, placement,
 };
 use crate::{
     cluster::{ClusterImage, Resource, Topic},
@@ -26,9 +26,6 @@ const NAME_MAX: usize = 249;
 
 /// How many partitions one request may create, as in Apache Kafka.
 const PARTITIONS_MAX: i64 = 10_000;
-
-/// A replica in this directory has not said yet where it is.
-pub const UNASSIGNED_DIRECTORY: Uuid = Uuid::from_u128(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewTopic {
@@ -363,17 +360,9 @@ fn partition_record(
         directories: placement
             .replicas
             .iter()
-            .map(|id| default_directory(image, *id))
+            .map(|id| directories::default_directory(image, *id))
             .collect(),
         ..PartitionRecord::default()
-    }
-}
-
-/// Where a new replica goes: a broker with one directory has no choice, any other says it later.
-pub(super) fn default_directory(image: &ClusterImage, broker: i32) -> Uuid {
-    match image.brokers.get(&broker).map(|b| b.log_dirs.as_slice()) {
-        Some([only]) => *only,
-        _ => UNASSIGNED_DIRECTORY,
     }
 }
 

@@ -185,11 +185,15 @@ impl Partitions {
         };
         let at = clock().saturating_add(left.log.config().file_delete_delay_ms);
         let doomed = left.directory.rename(&left.log, name, State::Deleted)?;
-        self.lock().doomed.push(Doomed {
+        let mut state = self.lock();
+        state.doomed.push(Doomed {
             at,
             directory: Arc::clone(&left.directory),
             name: doomed,
         });
+        state.unplaced.insert(partition.name().topic_id);
+        drop(state);
+        self.attention.notify_one();
         Ok(())
     }
 }
