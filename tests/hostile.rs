@@ -2,7 +2,15 @@
 
 mod common;
 
-use common::{Client, TestBroker};
+use std::{
+    io::ErrorKind,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use common::{
+    Client, TestBroker,
+    requests::{self, Random},
+};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
@@ -151,6 +159,70 @@ fn random_bytes_never_do_more_than_close_a_connection() {
         client.send_raw(&frame(&body)).expect("the broker reads");
     }
     assert_serves(&broker);
+}
+
+/// Every API in every version: whatever a well-formed request asks for is answered, one that ends early or
+/// has bytes changed is answered or closes its connection, and nothing panics or grows.
+#[test]
+fn requests_of_every_api_made_up_cut_off_and_changed_do_no_harm() {
+    count_panics();
+    let broker = TestBroker::start();
+    let schemas = requests::schemas();
+    broker.client().create_topic("t", 2);
+    let before = resident_bytes();
+    let mut random = Random::new(4711);
+    for (key, range) in protocol::versions::SERVED {
+        let key = *key as i16;
+        let schema = schemas.iter().find(|schema| schema.key == key);
+        let schema = schema.expect("every API has a schema");
+        for version in range.min..=range.max {
+            for _ in 0..4 {
+                let whole = schema.frame(version, &mut random);
+                let what = format!("API {key} version {version}: {whole:02x?}");
+                let mut client = broker.client();
+                client.send_raw(&frame(&whole)).expect("the broker reads");
+                let answer = client.receive_frame();
+                assert!(answer.is_ok(), "{answer:?} to {what}");
+
+                let cut = random.below(whole.len());
+                let mut client = broker.client();
+                client
+                    .send_raw(&frame(&whole[..cut]))
+                    .expect("the broker reads");
+                let end = client.receive_frame().map_err(|err| err.kind());
+                let is_gone = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+                assert!(
+                    end.as_ref().is_ok_and(|answer| !answer.is_empty())
+                        || end.as_ref().is_err_and(|kind| is_gone.contains(kind)),
+                    "{end:?} to the first {cut} bytes of {what}"
+                );
+
+                // This may ask to be answered in a month, so nobody waits.
+                let mut changed = whole.clone();
+                for _ in 0..1 + random.below(4) {
+                    let at = 8 + random.below(changed.len() - 8);
+                    changed[at] = random.byte();
+                }
+                let mut client = broker.client();
+                client.send_raw(&frame(&changed)).expect("the broker reads");
+            }
+            assert_eq!(PANICS.load(Relaxed), 0, "API {key} version {version}");
+        }
+    }
+    assert_serves(&broker);
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 256 << 20, "they cost {grown} bytes");
+}
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// A panic in a task of the broker ends a connection, and is seen nowhere else.
+fn count_panics() {
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Relaxed);
+        shown(panic);
+    }));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses its part of this")]
 
+pub(crate) mod requests;
+
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
