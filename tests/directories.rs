@@ -450,7 +450,9 @@ fn records(client: &mut Client, index: i32) -> Vec<String> {
 }
 
 /// Path, error code, and the partitions in it.
-fn directories(client: &mut Client) -> Vec<(String, i16, Vec<(String, i32)>)> {
+type LogDir = (String, i16, Vec<(String, i32)>);
+
+fn directories(client: &mut Client) -> Vec<LogDir> {
     let request = DescribeLogDirsRequest::default().with_topics(None);
     let dirs = client.call(4, &request).results.into_iter();
     let dirs = dirs.map(|dir| {
