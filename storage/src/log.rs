@@ -54,6 +54,8 @@ pub struct Log {
     transactions: Mutex<Transactions>,
     /// Held by whoever flushes, so that a second one finds the work done.
     flushing: Mutex<()>,
+    /// Held by whoever replaces the file of leader epochs: an append that begins an epoch, and a flush.
+    epochs_file: Mutex<()>,
     /// Bytes appended since the last flush began.
     unflushed: AtomicU64,
     /// Held by whoever compacts.
@@ -214,6 +216,7 @@ impl Log {
             }),
             transactions: Mutex::default(),
             flushing: Mutex::new(()),
+            epochs_file: Mutex::new(()),
             unflushed: AtomicU64::new(0),
             compacting: Mutex::new(()),
             abandoned: AtomicBool::new(false),

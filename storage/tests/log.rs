@@ -70,6 +70,26 @@ fn the_two_checkpoints_are_written_each_in_its_own_time() {
     assert_eq!(recovery_points(), ["orders 0 10"]);
 }
 
+/// A flush and an append that begins an epoch both replace the file of epochs.
+#[test]
+fn epochs_may_begin_while_others_flush() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = directory(root.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    let epochs = 300;
+    std::thread::scope(|scope| {
+        let flushing = scope.spawn(|| while log.flush().unwrap() < epochs {});
+        for epoch in 0..epochs {
+            let epoch = i32::try_from(epoch).unwrap();
+            log.append(&batch(1, NOW), epoch, NOW).unwrap();
+        }
+        flushing.join().unwrap();
+    });
+    assert!(!directory.is_offline());
+    let text = std::fs::read_to_string(root.path().join("orders-0/leader-epoch-checkpoint"));
+    assert_eq!(text.unwrap().lines().last(), Some("299 299"));
+}
+
 #[test]
 fn a_killed_broker_finds_all_it_wrote_but_a_torn_end() {
     let dir = tempfile::tempdir().unwrap();

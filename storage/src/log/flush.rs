@@ -1,6 +1,6 @@
 //! Durability: what was appended survives a power cut, and a clean stop leaves nothing to recover.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
 
 use super::{Log, Writer};
 use crate::{checkpoint, error::Error, recovery::EPOCHS};
@@ -32,6 +32,7 @@ impl Log {
         // before it moves.
         if epochs_changed {
             let path = self.place.path(EPOCHS);
+            let _one = self.replacing_epochs();
             let content = checkpoint::render_epochs(&self.epochs());
             let done = checkpoint::replace(self.place.disk(), &path, &content);
             self.place.volume.done("write", &path, done)?;
@@ -117,9 +118,17 @@ impl Log {
         writer.epochs_changed = true;
         writer.changed = true;
         let path = self.place.path(EPOCHS);
+        let _one = self.replacing_epochs();
         let content = checkpoint::render_epochs(&self.epochs());
         let done = checkpoint::replace_unsynced(self.place.disk(), &path, &content);
         self.place.volume.done("write", &path, done)
+    }
+
+    /// Two at a time would take the temporary file from each other, and the later content could be the older.
+    fn replacing_epochs(&self) -> MutexGuard<'_, ()> {
+        self.epochs_file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts writing to the disk what is not there, without waiting for it.
