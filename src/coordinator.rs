@@ -208,8 +208,9 @@ pub(crate) trait Machine: Sized + Send + 'static {
     /// Does one thing whose time has come; `None` when there is none.
     fn tick(&mut self, env: &mut Env<'_>) -> Option<Effects<Self>>;
 
-    /// These records could not be appended, and who was to be answered with them is refused. This is for what the machine holds outside the log and [`Effects::then`] does not serve: the answers are for others who
-    /// waited. What is to happen next is due at once ([`Machine::next_deadline`]).
+    /// These records could not be appended, and who was to be answered with them is refused. This is for what the
+    /// machine holds outside the log and [`Effects::then`] does not serve: the answers are for others who waited.
+    /// What is to happen next is due at once ([`Machine::next_deadline`]).
     fn append_failed(
         &mut self,
         records: Vec<Self::Record>,
