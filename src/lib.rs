@@ -13,6 +13,7 @@ mod fetch_sessions;
 pub mod logging;
 pub mod metrics;
 mod random;
+pub mod resident;
 mod rules;
 mod server;
 mod tools;

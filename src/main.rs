@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use sordini::{
     Config, StartError,
     cli::{self, Exit},
-    logging,
+    logging, resident,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -50,6 +50,7 @@ async fn run(config: Config) -> Exit {
             };
         }
     };
+    resident::release_code();
     let told = tokio::select! {
         told = told_to_stop() => told,
         why = running.failed() => {
