@@ -34,6 +34,13 @@ pub(crate) fn handle(
     ctx: &Context,
     req: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
+    let asked = ctx.version < MANY || !req.coordinator_keys.is_empty();
+    if let Some(topic) = topic_of(req.key_type)
+        && asked
+        && broker.image().topic(topic).is_none()
+    {
+        broker.create_missing(vec![topic.to_owned()]);
+    }
     if ctx.version < MANY {
         return single(find(broker, ctx, req.key_type, req.key));
     }
@@ -89,6 +96,15 @@ fn find(broker: &Arc<Broker>, ctx: &Context, key_type: i8, key: StrBytes) -> Coo
     }
 }
 
+/// Where coordinators of this kind keep what they know.
+fn topic_of(key_type: i8) -> Option<&'static str> {
+    match key_type {
+        GROUP => Some(topic_name::OFFSETS),
+        TRANSACTION => Some(topic_name::TRANSACTIONS),
+        _ => None,
+    }
+}
+
 /// Where the leader of the key's partition is to be found, as seen from the client's listener.
 fn leader(
     broker: &Arc<Broker>,
@@ -96,19 +112,12 @@ fn leader(
     key_type: i8,
     key: &str,
 ) -> Option<(i32, String, u16)> {
-    let (topic, index) = match key_type {
-        TRANSACTION => {
-            let runtime = broker.transactions().runtime();
-            (topic_name::TRANSACTIONS, runtime.partition_of(key))
-        }
-        _ => (topic_name::OFFSETS, broker.groups().partition_of(key)),
-    };
-    let Some(index) = index else {
-        broker.create_missing(vec![topic.to_owned()]);
-        return None;
+    let index = match key_type {
+        TRANSACTION => broker.transactions().runtime().partition_of(key),
+        _ => broker.groups().partition_of(key),
     };
     let image = broker.image();
-    let partition = image.partition(topic, index)?;
+    let partition = image.partition(topic_of(key_type)?, index?)?;
     let leader = image.brokers.get(&partition.leader)?;
     let endpoint = leader
         .endpoints
