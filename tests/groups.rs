@@ -422,6 +422,20 @@ fn topics_may_go_by_their_ids() {
     );
 }
 
+/// Comparing each with each takes minutes.
+#[test]
+fn a_great_many_topics_are_refused_in_no_time() {
+    const COUNT: usize = 100_000;
+    let (_broker, mut client) = started();
+    let names: Vec<String> = (0..COUNT).map(|at| format!("nope-{at}")).collect();
+    let offsets: Vec<Offset<'_>> = names.iter().map(|name| (&**name, 0, 1, "")).collect();
+    let answer = client.call(9, &commit_request("g", NOBODY, &offsets));
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    let refused = codes(&answer);
+    assert_eq!(refused.len(), COUNT);
+    assert_eq!(refused[COUNT - 1], (names[COUNT - 1].clone(), 0, unknown));
+}
+
 #[test]
 fn a_commit_is_refused_partition_by_partition() {
     let (_broker, mut client) = started();

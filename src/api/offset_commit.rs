@@ -20,6 +20,7 @@ use protocol::error::ErrorCode;
 use replication::cluster::ClusterImage;
 use uuid::Uuid;
 
+use super::merge::merged;
 use crate::{broker::Broker, coordinator::group::request::From, server::Context};
 
 /// First version that names topics by their ids.
@@ -33,7 +34,7 @@ pub(crate) async fn handle(
     let asked = std::mem::take(&mut req.topics);
     let (known, refused) = sort(&broker.image(), ctx.version, asked);
     if known.is_empty() {
-        return OffsetCommitResponse::default().with_topics(refused);
+        return OffsetCommitResponse::default().with_topics(both(refused, Vec::new()));
     }
     let named: Vec<Named> = known.iter().map(Named::new).collect();
     req.topics = known;
@@ -43,7 +44,7 @@ pub(crate) async fn handle(
         Ok(answer) => answer.topics,
         Err(code) => named.into_iter().map(|topic| topic.all(code)).collect(),
     };
-    OffsetCommitResponse::default().with_topics(merged(refused, answered))
+    OffsetCommitResponse::default().with_topics(both(refused, answered))
 }
 
 /// What is asked for of a topic, without what is to be committed.
@@ -96,7 +97,7 @@ fn sort(
             _ => (image.topic(&topic.name), ErrorCode::UnknownTopicOrPartition),
         };
         let Some(found) = found else {
-            refused = merged(refused, vec![Named::new(&topic).all(code)]);
+            refused.push(Named::new(&topic).all(code));
             continue;
         };
         topic.name = StrBytes::from_string(found.name.to_string()).into();
@@ -108,7 +109,7 @@ fn sort(
         topic.partitions = missing;
         if !topic.partitions.is_empty() {
             let code = ErrorCode::UnknownTopicOrPartition;
-            refused = merged(refused, vec![Named::new(&topic).all(code)]);
+            refused.push(Named::new(&topic).all(code));
         }
         topic.partitions = there;
         if !topic.partitions.is_empty() {
@@ -118,22 +119,17 @@ fn sort(
     (known, refused)
 }
 
-/// A topic that is in both stands in the place it has in the first.
-fn merged(
-    mut first: Vec<OffsetCommitResponseTopic>,
-    second: Vec<OffsetCommitResponseTopic>,
+/// Both in one, each topic in the place where it first came.
+fn both(
+    refused: Vec<OffsetCommitResponseTopic>,
+    answered: Vec<OffsetCommitResponseTopic>,
 ) -> Vec<OffsetCommitResponseTopic> {
-    if first.is_empty() {
-        return second;
+    // As in Apache Kafka: a topic that was asked for twice is then answered twice.
+    if refused.is_empty() {
+        return answered;
     }
-    for topic in second {
-        let same = |known: &&mut OffsetCommitResponseTopic| {
-            known.name == topic.name && known.topic_id == topic.topic_id
-        };
-        match first.iter_mut().find(same) {
-            Some(known) => known.partitions.extend(topic.partitions),
-            None => first.push(topic),
-        }
-    }
-    first
+    let key = |topic: &OffsetCommitResponseTopic| (topic.name.clone(), topic.topic_id);
+    merged(refused.into_iter().chain(answered), key, |first, later| {
+        first.partitions.extend(later.partitions);
+    })
 }

@@ -12,6 +12,7 @@ use kafka_protocol::messages::{
 use protocol::error::ErrorCode;
 use replication::cluster::ClusterImage;
 
+use super::merge::merged;
 use crate::broker::Broker;
 
 pub(crate) async fn handle(broker: &Broker, mut req: OffsetDeleteRequest) -> OffsetDeleteResponse {
@@ -19,7 +20,7 @@ pub(crate) async fn handle(broker: &Broker, mut req: OffsetDeleteRequest) -> Off
     let missing = take_missing(&broker.image(), &mut req.topics);
     match broker.groups().ask_named_group(&group_id, req).await {
         Ok(answer) => {
-            let topics = merged(missing, answer.topics);
+            let topics = both(missing, answer.topics);
             OffsetDeleteResponse::default().with_topics(topics)
         }
         Err(code) => refused(code),
@@ -53,26 +54,24 @@ fn take_missing(
             let topic = OffsetDeleteResponseTopic::default()
                 .with_name(topic.name.clone())
                 .with_partitions(partitions.collect());
-            missing = merged(missing, vec![topic]);
+            missing.push(topic);
         }
     }
     topics.retain(|topic| !topic.partitions.is_empty());
     missing
 }
 
-/// A topic that is in both stands in the place it has in the first.
-fn merged(
-    mut first: Vec<OffsetDeleteResponseTopic>,
-    second: Vec<OffsetDeleteResponseTopic>,
+/// Both in one, each topic in the place where it first came.
+fn both(
+    missing: Vec<OffsetDeleteResponseTopic>,
+    answered: Vec<OffsetDeleteResponseTopic>,
 ) -> Vec<OffsetDeleteResponseTopic> {
-    if first.is_empty() {
-        return second;
+    // As in Apache Kafka: a topic that was asked for twice is then answered twice.
+    if missing.is_empty() {
+        return answered;
     }
-    for topic in second {
-        match first.iter_mut().find(|known| known.name == topic.name) {
-            Some(known) => known.partitions.extend(topic.partitions),
-            None => first.push(topic),
-        }
-    }
-    first
+    let key = |topic: &OffsetDeleteResponseTopic| topic.name.clone();
+    merged(missing.into_iter().chain(answered), key, |first, later| {
+        first.partitions.extend(later.partitions);
+    })
 }

@@ -18,7 +18,7 @@
 //! transactions add their partitions by producing, v13 topic ids instead of names (KIP-516).
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -39,7 +39,7 @@ use storage::producers::{Origin, Standing};
 use tracing::error;
 use uuid::Uuid;
 
-use super::error::Error;
+use super::{error::Error, merge::merged};
 use crate::{
     broker::Broker,
     coordinator::{
@@ -415,52 +415,20 @@ impl Waiting {
 fn once_each(mut topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
     topics.retain(|topic| !topic.partition_data.is_empty());
     if 1 < topics.len() {
-        topics = merged(topics);
+        let key = |topic: &TopicProduceData| (topic.name.clone(), topic.topic_id);
+        topics = merged(topics, key, |first, later| {
+            first.partition_data.extend(later.partition_data);
+        });
     }
     for topic in &mut topics {
         let data = &mut topic.partition_data;
         // As producers send it.
         if !data.is_sorted_by(|one, next| one.index < next.index) {
-            *data = last_of_each(std::mem::take(data));
+            let all = std::mem::take(data);
+            *data = merged(all, |data| data.index, |first, later| *first = later);
         }
     }
     topics
-}
-
-fn merged(topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
-    let mut merged: Vec<TopicProduceData> = Vec::with_capacity(topics.len());
-    let mut places = HashMap::with_capacity(topics.len());
-    for topic in topics {
-        match places.entry((topic.name.clone(), topic.topic_id)) {
-            Entry::Occupied(place) => {
-                let place: usize = *place.get();
-                merged[place].partition_data.extend(topic.partition_data);
-            }
-            Entry::Vacant(place) => {
-                place.insert(merged.len());
-                merged.push(topic);
-            }
-        }
-    }
-    merged
-}
-
-fn last_of_each(partitions: Vec<PartitionProduceData>) -> Vec<PartitionProduceData> {
-    let mut last: Vec<PartitionProduceData> = Vec::with_capacity(partitions.len());
-    let mut places = HashMap::with_capacity(partitions.len());
-    for data in partitions {
-        match places.entry(data.index) {
-            Entry::Occupied(place) => {
-                let place: usize = *place.get();
-                last[place] = data;
-            }
-            Entry::Vacant(place) => {
-                place.insert(last.len());
-                last.push(data);
-            }
-        }
-    }
-    last
 }
 
 fn is_transactional(topic: &TopicProduceData) -> bool {
