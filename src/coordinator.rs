@@ -22,6 +22,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use protocol::{
+    compression::Compression,
     error::{DecodeError, ErrorCode},
     schema::EncodeError,
 };
@@ -178,6 +179,11 @@ pub(crate) trait Machine: Sized + Send + 'static {
     /// # Errors
     /// If a string in it is too long to be written.
     fn encode(record: &Self::Record) -> Result<(Bytes, Option<Bytes>), EncodeError>;
+
+    /// How batches of records are compressed.
+    fn compression(_config: &Config) -> Compression {
+        Compression::None
+    }
 
     /// `None` is a record of a later version of Kafka, which is passed over.
     fn decode(key: Bytes, value: Option<Bytes>) -> Result<Option<Self::Record>, DecodeError>;

@@ -287,6 +287,34 @@ fn a_member_and_its_offsets_are_there_after_a_restart() {
     );
 }
 
+#[test]
+fn offsets_are_compressed_if_asked_for_and_read_all_the_same() {
+    const ZSTD: u8 = 4;
+    let zstd = [
+        SETTINGS[0],
+        SETTINGS[1],
+        ("offsets.topic.compression.codec", "4"),
+    ];
+    let broker = TestBroker::start_with(&zstd);
+    let mut client = broker.client();
+    client.create_topic("t", 1);
+    find_coordinator(&mut client, "g");
+    assert_eq!(commit(&mut client, "g", NOBODY, &[("t", 0, 5, "")]), [0]);
+    let codecs: Vec<u8> = (0..2)
+        .filter_map(|index| {
+            let log = format!("data/__consumer_offsets-{index}/00000000000000000000.log");
+            let log = fs::read(broker.dir.path().join(log)).expect("a log");
+            // The lower byte of the first batch's attributes.
+            log.get(22).map(|attributes| attributes & 7)
+        })
+        .collect();
+    assert_eq!(codecs, [ZSTD]);
+    let broker = broker.restart(&SETTINGS);
+    let mut client = broker.client();
+    find_coordinator(&mut client, "g");
+    assert_eq!(committed(&mut client, "g"), ["t-0=5:"]);
+}
+
 /// What a broker that is killed leaves behind is what its files hold at that moment.
 #[test]
 fn what_was_answered_is_there_after_the_broker_was_killed() {

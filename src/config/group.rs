@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use protocol::compression::Compression;
+
 use super::{Config, key::Value, settings::Reader, table, topic};
 
 /// The broker's keys for groups and their offsets. A field is named after its key, dots as underscores; times are
 /// in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
-    /// `group.coordinator.rebalance.protocols` names them.
-    pub classic_protocol: bool,
+    /// `group.coordinator.rebalance.protocols` names it.
     pub consumer_protocol: bool,
 
     pub initial_rebalance_delay_ms: i32,
@@ -25,8 +26,8 @@ pub struct Groups {
     pub offsets_commit_timeout: Duration,
     pub offsets_retention_check_interval_ms: i64,
     pub offsets_retention_ms: i64,
-    /// A number of the codecs that batches have: 0 is none.
-    pub offsets_topic_compression_codec: i32,
+    /// Of what is written into `__consumer_offsets`.
+    pub offsets_topic_compression: Compression,
     pub offsets_topic_num_partitions: i32,
     pub offsets_topic_replication_factor: i16,
     pub offsets_topic_segment_bytes: i32,
@@ -65,7 +66,6 @@ impl Groups {
         let protocols = read.list("group.coordinator.rebalance.protocols");
         let serves = |name: &str| protocols.iter().any(|protocol| protocol == name);
         Self {
-            classic_protocol: serves("classic"),
             consumer_protocol: serves("consumer"),
 
             initial_rebalance_delay_ms: read.int("group.initial.rebalance.delay.ms"),
@@ -89,12 +89,21 @@ impl Groups {
             offsets_commit_timeout: read.duration("offsets.commit.timeout.ms"),
             offsets_retention_check_interval_ms: read.long("offsets.retention.check.interval.ms"),
             offsets_retention_ms: i64::from(read.int("offsets.retention.minutes")) * 60_000,
-            offsets_topic_compression_codec: read.int("offsets.topic.compression.codec"),
+            offsets_topic_compression: compression(read),
             offsets_topic_num_partitions: read.int("offsets.topic.num.partitions"),
             offsets_topic_replication_factor: read.short("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: read.int("offsets.topic.segment.bytes"),
         }
     }
+}
+
+fn compression(read: &mut Reader<'_>) -> Compression {
+    const KEY: &str = "offsets.topic.compression.codec";
+    let codec = i16::try_from(read.int(KEY)).ok();
+    codec.and_then(Compression::from_id).unwrap_or_else(|| {
+        read.refuse(KEY, "0 (none), 1 (gzip), 2 (snappy), 3 (lz4) or 4 (zstd)");
+        Compression::None
+    })
 }
 
 /// Keys that have a meaning through the groups of the consumer protocol: as what holds for those that have no value of

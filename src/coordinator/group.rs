@@ -17,6 +17,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use protocol::{
+    compression::Compression,
     error::{DecodeError, ErrorCode},
     records::group::GroupRecord,
     schema::EncodeError,
@@ -191,6 +192,10 @@ impl Machine for GroupCoordinator {
     type Response = Response;
     type Record = GroupRecord;
     type Task = Infallible;
+
+    fn compression(config: &crate::Config) -> Compression {
+        config.groups.offsets_topic_compression
+    }
 
     fn encode(record: &GroupRecord) -> Result<(Bytes, Option<Bytes>), EncodeError> {
         record::encode(record)

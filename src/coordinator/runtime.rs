@@ -21,6 +21,7 @@ use std::{
 use arc_swap::ArcSwap;
 use protocol::{
     batch::{Batch, BatchError, Builder},
+    compression::Compression,
     error::{DecodeError, ErrorCode},
     records::control::ControlRecord,
 };
@@ -519,7 +520,8 @@ impl<M: Machine> Runtime<M> {
         let now = clock::now();
         // More than fits a record, a batch, or this log's batches.
         let too_large = ErrorCode::UnknownServerError;
-        let batch = batch_of::<M>(records, producer, now).ok_or(too_large)?;
+        let compression = M::compression(&self.host.config.load());
+        let batch = batch_of::<M>(records, producer, compression, now).ok_or(too_large)?;
         if batch.bytes().len() > shard.partition.max_message_bytes() {
             return Err(too_large);
         }
@@ -635,14 +637,16 @@ impl<M: Machine> Runtime<M> {
 pub(super) fn batch_of<M: Machine>(
     records: &[M::Record],
     producer: Option<Producer>,
+    compression: Compression,
     now: i64,
 ) -> Option<Batch> {
-    let mut batch = match producer {
+    let batch = match producer {
         None => Builder::new().producer(-1, -1, 0),
         Some(producer) => Builder::new()
             .producer(producer.id, producer.epoch, 0)
             .transactional(),
     };
+    let mut batch = batch.compression(compression, None);
     for record in records {
         let (key, value) = M::encode(record).ok()?;
         batch.push(now, Some(&key), value.as_deref(), &[]);

@@ -8,6 +8,7 @@ use kafka_protocol::messages::{
 };
 use protocol::{
     batch::Batch,
+    compression::Compression,
     records::{
         group::GroupRecord,
         metadata::{MetadataRecord, PartitionRecord, TopicRecord},
@@ -224,8 +225,12 @@ fn we_write_the_same_bytes() {
             let header = theirs.header();
             // A real broker's batch can hold what was written within a few milliseconds.
             if header.base_timestamp == header.max_timestamp {
-                let ours =
-                    batch_of::<GroupCoordinator>(&records(&theirs), None, header.max_timestamp);
+                let ours = batch_of::<GroupCoordinator>(
+                    &records(&theirs),
+                    None,
+                    Compression::None,
+                    header.max_timestamp,
+                );
                 let ours = ours.expect("a small batch");
                 let stamped = ours.stamped(header.base_offset, header.leader_epoch);
                 let ours = [&stamped[..], &ours.records_bytes()].concat();

@@ -1,7 +1,7 @@
 //! A real broker's `__consumer_offsets`: what Apache Kafka 4.4.0 wrote is understood, and written again the same.
 
 use bytes::Bytes;
-use protocol::batch::Batch;
+use protocol::{batch::Batch, compression::Compression};
 
 use super::GroupCoordinator;
 use crate::coordinator::{
@@ -161,7 +161,12 @@ fn we_write_the_same_bytes() {
                 id: header.producer_id,
                 epoch: header.producer_epoch,
             });
-            let ours = batch_of::<GroupCoordinator>(&records, producer, header.max_timestamp);
+            let ours = batch_of::<GroupCoordinator>(
+                &records,
+                producer,
+                Compression::None,
+                header.max_timestamp,
+            );
             let ours = ours.expect("a small batch");
             let stamped = ours.stamped(header.base_offset, header.leader_epoch);
             let ours = [&stamped[..], &ours.records_bytes()].concat();
