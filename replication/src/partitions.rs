@@ -4,6 +4,7 @@
 //! Looking a partition up takes no lock. An image is applied by one caller at a time; it opens, creates
 //! and removes logs, so it runs where it may wait for the disk.
 
+mod opening;
 mod relocation;
 
 use std::{
@@ -27,11 +28,14 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 pub use self::relocation::Relocation;
-use self::relocation::Relocations;
+use self::{
+    opening::{Opened, Opening, set_aside},
+    relocation::Relocations,
+};
 use crate::{
     cluster::{ClusterImage, PartitionInfo, ResourceKind, Topic, is_assigned},
     controller::{self, directories::Place},
-    partition::{Config, Home, Leadership, Name, Partition},
+    partition::{Config, Leadership, Name, Partition},
     watermark::{Waiter, Watermark},
 };
 
@@ -62,8 +66,9 @@ pub struct Partitions {
 #[derive(Default)]
 struct Applied {
     image: Option<Arc<ClusterImage>>,
-    /// Logs that were there at the start and that no image has named yet: name to directory.
-    unclaimed: HashMap<String, Arc<Directory>>,
+    /// Logs that were there at the start and that no image has named yet: name to directory, and to
+    /// two when a stop came between the two renames of a [move](relocation).
+    unclaimed: HashMap<String, Vec<Arc<Directory>>>,
     /// Renamed logs whose files may go at a time (ms).
     doomed: Vec<Doomed>,
     /// Topics of which the controller may not know where their replicas are here.
@@ -156,16 +161,8 @@ impl Partitions {
                 match found {
                     State::Live if is_metadata_log(&name) => (),
                     State::Live => {
-                        if let Some(other) = state.unclaimed.get(&name) {
-                            warn!(
-                                name,
-                                used = %other.path().display(),
-                                ignored = %directory.path().display(),
-                                "the same partition is in two log directories"
-                            );
-                            continue;
-                        }
-                        state.unclaimed.insert(name, Arc::clone(directory));
+                        let places = state.unclaimed.entry(name).or_default();
+                        places.push(Arc::clone(directory));
                     }
                     // A stop came between the rename and the removal, or before a copy was whole.
                     State::Deleted | State::Future => {
@@ -330,11 +327,12 @@ impl Partitions {
 
         if gone || !changed.is_empty() {
             let mut opened_of: HashMap<Uuid, Vec<(i32, Slot)>> = HashMap::new();
-            for (name, slot) in opened {
+            for Opened { name, slot, doomed } in opened {
                 opened_of
                     .entry(name.topic_id)
                     .or_default()
                     .push((name.index, slot));
+                state.doomed.extend(doomed);
             }
             for topic in changed {
                 self.update(&index, image, topic);
@@ -436,9 +434,13 @@ impl Partitions {
                     topic_id: topic.id,
                     index: partition,
                 };
-                // What an earlier topic of the same name has left is found out when it is opened.
-                let found = state.unclaimed.remove(&name.to_string());
-                let directory = match &found {
+                let noted = info.directory_of(self.node_id);
+                let mut found = state
+                    .unclaimed
+                    .remove(&name.to_string())
+                    .unwrap_or_default();
+                found.sort_by_key(|found| noted != Some(found.id()));
+                let directory = match found.first() {
                     Some(found) => self.named(info).or_else(|| Some(Arc::clone(found))),
                     None if self.may_be_out_of_reach(info) => None,
                     None => self.choose(info, &mut counts),
@@ -506,7 +508,7 @@ impl Partitions {
         counts
     }
 
-    fn open(&self, todo: Vec<Opening>, now: i64) -> Vec<(Name, Slot)> {
+    fn open(&self, todo: Vec<Opening>, now: i64) -> Vec<Opened> {
         if todo.len() < PARALLEL_MIN {
             return todo
                 .into_iter()
@@ -522,7 +524,7 @@ impl Partitions {
         let threads = (self.openers * self.directories.len()).clamp(1, todo.len());
         let todo = Mutex::new(todo);
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let work = || -> Vec<(Name, Slot)> {
+        let work = || -> Vec<Opened> {
             std::iter::from_fn(next)
                 .map(|opening| opening.run(self.node_id, set_topic_id, now))
                 .collect()
@@ -558,8 +560,10 @@ impl Partitions {
 
     /// Logs that were on disk and that the cluster does not know are kept, but out of the way.
     fn set_strays_aside(&self, state: &mut Applied, now: i64) {
-        for (name, directory) in std::mem::take(&mut state.unclaimed) {
-            set_aside(&directory, &name, now);
+        for (name, directories) in std::mem::take(&mut state.unclaimed) {
+            for directory in directories {
+                set_aside(&directory, &name, now);
+            }
         }
     }
 
@@ -572,83 +576,6 @@ impl Partitions {
 
     fn lock(&self) -> MutexGuard<'_, Applied> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A log to be opened or begun.
-struct Opening {
-    name: Name,
-    /// Where a log of this name was left.
-    found: Option<Arc<Directory>>,
-    /// Where a new one goes; `None` when no directory is left that works.
-    directory: Option<Arc<Directory>>,
-    config: Config,
-    leadership: Leadership,
-}
-
-impl Opening {
-    /// `set_topic_id` is told the directory, the log's name and its topic's id.
-    fn run(
-        self,
-        node_id: i32,
-        set_topic_id: impl Fn(&Directory, &str, Uuid) -> Result<(), storage::error::Error>,
-        now: i64,
-    ) -> (Name, Slot) {
-        let opened = self.home(set_topic_id, now);
-        let Self {
-            name,
-            config,
-            leadership,
-            ..
-        } = self;
-        match opened {
-            Ok(Some(home)) => {
-                let partition =
-                    Partition::new(name.clone(), node_id, home, config.rules, leadership);
-                (name, Slot::Here(Arc::new(partition)))
-            }
-            Ok(None) => {
-                error!(partition = %name, "the partition is offline: its log directory has failed, or none is left");
-                (name, Slot::Offline)
-            }
-            Err(err) => {
-                error!(partition = %name, %err, "cannot open the partition's log: it is offline");
-                (name, Slot::Offline)
-            }
-        }
-    }
-
-    fn home(
-        &self,
-        set_topic_id: impl Fn(&Directory, &str, Uuid) -> Result<(), storage::error::Error>,
-        now: i64,
-    ) -> Result<Option<Home>, storage::error::Error> {
-        let dir_name = self.name.to_string();
-        let (directory, topic_id) = match (&self.found, &self.directory) {
-            (Some(found), directory) => match found.topic_id(&dir_name)? {
-                Some(id) if id != self.name.topic_id => {
-                    set_aside(found, &dir_name, now);
-                    (directory.as_ref(), None)
-                }
-                known => (Some(found), known),
-            },
-            (None, directory) => {
-                let known = match directory {
-                    Some(directory) => directory.topic_id(&dir_name)?,
-                    None => None,
-                };
-                (directory.as_ref(), known)
-            }
-        };
-        let Some(directory) = directory else {
-            return Ok(None);
-        };
-        let log = directory.open_log(&dir_name, self.config.log.clone(), now)?;
-        if topic_id.is_none() {
-            set_topic_id(directory, &dir_name, self.name.topic_id)?;
-        }
-        let directory = Arc::clone(directory);
-        Ok(Some(Home { log, directory }))
     }
 }
 
@@ -719,20 +646,6 @@ fn leadership(info: &PartitionInfo, config: &Config) -> Leadership {
 fn is_metadata_log(name: &str) -> bool {
     name.rsplit_once('-')
         .is_some_and(|(topic, _)| topic == controller::TOPIC)
-}
-
-fn set_aside(directory: &Directory, name: &str, now: i64) {
-    warn!(
-        name,
-        dir = %directory.path().display(),
-        "the cluster does not know this log: it is renamed to {name}-stray and kept"
-    );
-    let renamed = directory
-        .open_log(name, storage::config::Config::default(), now)
-        .and_then(|log| directory.rename(&log, name, State::Stray));
-    if let Err(err) = renamed {
-        error!(name, %err, "cannot set a log aside");
-    }
 }
 
 /// High watermarks of all partitions, by directory: what `replication-offset-checkpoint` holds.

@@ -103,8 +103,8 @@ impl State {
     pub fn name_of(self, name: &str) -> String {
         let suffix = self.suffix();
         match self {
-            State::Live | State::Stray => format!("{name}{suffix}"),
-            State::Deleted | State::Future => {
+            State::Live => name.to_owned(),
+            State::Deleted | State::Future | State::Stray => {
                 let unique = Uuid::new_v4().simple();
                 // Kafka keeps to what a file name may have.
                 let kept = 255 - 1 - 32 - suffix.len();
@@ -304,8 +304,8 @@ impl Directory {
         self.volume.done("sync", &self.volume.root, synced)
     }
 
-    /// Renames a log's directory: `name.<uuid>-delete`, `name.<uuid>-future`, `name-stray`, or back
-    /// to `name`. Reading from it goes on.
+    /// Renames a log's directory: `name.<uuid>-delete`, `name.<uuid>-future`,
+    /// `name.<uuid>-stray`, or back to `name`. Reading from it goes on.
     pub fn rename(&self, log: &Log, name: &str, state: State) -> Result<String, Error> {
         let new_name = state.name_of(name);
         let old_name = log.name();

@@ -5,7 +5,8 @@
 //! and the original's files go as those of a deleted topic do.
 //!
 //! - A stop before that moment leaves a copy that the next start throws away. A stop between the two
-//!   renames leaves two whole logs, of which the next start uses one and ignores the other; never none.
+//!   renames leaves two whole logs, and nothing was appended to either since: the next start uses the one
+//!   that the controller knows of and deletes the other. There is never none.
 //! - A move can be called off, or sent elsewhere, until the copy has taken the original's place.
 
 use std::{
@@ -23,7 +24,7 @@ use storage::{
     error::Error,
     log::Log,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{Doomed, Partitions};
@@ -164,6 +165,7 @@ impl Partitions {
         }
         to.flush(log, log.end_offset())?;
 
+        let mut renamed = Ok(String::new());
         let left = partition.rehome(|home, leader_epoch| {
             check()?;
             while copy_some(&home.log, log, clock())? {}
@@ -172,9 +174,12 @@ impl Partitions {
             log.assign_epoch(leader_epoch)?;
             to.flush(log, log.end_offset())?;
             to.rename(log, name, State::Live)?;
-            if let Some(cleaned) = home.directory.cleaned_offset(name) {
-                to.set_cleaned_offset(name, cleaned)?;
+            // The copy has replaced the original: from here on nothing makes the move fail.
+            let cleaned = home.directory.cleaned_offset(name);
+            if let Some(Err(err)) = cleaned.map(|offset| to.set_cleaned_offset(name, offset)) {
+                warn!(partition = name, %err, "the log will be compacted from its start");
             }
+            renamed = home.directory.rename(&home.log, name, State::Deleted);
             Ok::<_, Stay>(Home {
                 log: Arc::clone(log),
                 directory: Arc::clone(to),
@@ -183,14 +188,18 @@ impl Partitions {
         let Some(left) = left else {
             return Err(Stay::CalledOff);
         };
-        let at = clock().saturating_add(left.log.config().file_delete_delay_ms);
-        let doomed = left.directory.rename(&left.log, name, State::Deleted)?;
         let mut state = self.lock();
-        state.doomed.push(Doomed {
-            at,
-            directory: Arc::clone(&left.directory),
-            name: doomed,
-        });
+        match renamed {
+            Ok(doomed) => state.doomed.push(Doomed {
+                at: clock().saturating_add(left.log.config().file_delete_delay_ms),
+                directory: Arc::clone(&left.directory),
+                name: doomed,
+            }),
+            Err(err) => {
+                let dir = left.directory.path().display();
+                error!(partition = name, %dir, %err, "cannot delete the log that has been moved away");
+            }
+        }
         state.unplaced.insert(partition.name().topic_id);
         drop(state);
         self.attention.notify_one();
