@@ -4,8 +4,9 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/sordini/target
 export CARGO_TARGET_DIR
 
-# How often the property tests try in `make soak`.
+# How often the property tests try in `make soak`, and how often the broker is killed there. `SEED` makes the kills others.
 CASES ?= 20000
+KILLS ?= 200
 
 .PHONY: help run test lint fmt soak compat bench image
 
@@ -27,8 +28,8 @@ lint: prerequisites ## Formatting, clippy, licences
 fmt: ## Format the code
 	cargo fmt --all
 
-soak: prerequisites ## The tests again, each property tried CASES times (20000)
-	PROPTEST_CASES=$(CASES) cargo test --release --locked --workspace --exclude sordini-bench
+soak: prerequisites ## The tests again, each property tried CASES times (20000), the broker killed KILLS times (200)
+	PROPTEST_CASES=$(CASES) KILLS=$(KILLS) cargo test --release --locked --workspace --exclude sordini-bench
 
 compat: prerequisites ## Real clients against the real binary, see compat-tests/README.md (ARGS="--broker both")
 	cargo build --release --locked --bin sordini

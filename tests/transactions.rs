@@ -17,10 +17,7 @@ use kafka_protocol::messages::{
     txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
     write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
 };
-use protocol::{
-    batch::{Batch, Builder},
-    error::ErrorCode,
-};
+use protocol::{batch::Builder, error::ErrorCode};
 
 const SETTINGS: [(&str, &str); 3] = [
     ("offsets.topic.num.partitions", "2"),
@@ -299,31 +296,8 @@ fn read_committed(client: &mut Client, topic: &str, index: i32) -> (Vec<String>,
         .partitions
         .remove(0);
     assert_eq!(partition.error_code, 0);
-    let mut aborted = partition.aborted_transactions.unwrap_or_default();
-    aborted.sort_by_key(|aborted| aborted.first_offset);
-    let mut hidden = Vec::new();
-    let mut shown = Vec::new();
-    for batch in Batch::split(partition.records.unwrap_or_default()).expect("batches") {
-        let header = batch.header();
-        let begun = |id: i64| {
-            move |aborted: &kafka_protocol::messages::fetch_response::AbortedTransaction| {
-                aborted.producer_id.0 == id && aborted.first_offset <= header.base_offset
-            }
-        };
-        if header.is_control() {
-            hidden.retain(|id| *id != header.producer_id);
-            continue;
-        }
-        if let Some(place) = aborted.iter().position(begun(header.producer_id)) {
-            hidden.push(aborted.remove(place).producer_id.0);
-        }
-        if !hidden.contains(&header.producer_id) {
-            for record in batch.records(1 << 20).expect("records") {
-                let value = record.expect("a record").value.unwrap_or_default();
-                shown.push(String::from_utf8_lossy(&value).into_owned());
-            }
-        }
-    }
+    let (shown, _) = common::read_committed(&partition);
+    let shown = shown.into_iter().map(|(_, value)| value).collect();
     (shown, partition.last_stable_offset)
 }
 

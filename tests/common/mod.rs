@@ -19,11 +19,12 @@ use kafka_protocol::{
         ProduceResponse, RequestHeader, ResponseHeader, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
+        fetch_response::PartitionData,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
 };
-use protocol::batch::Builder;
+use protocol::batch::{Batch, Builder};
 use sordini::{Config, Running};
 use storage::disk::{self, Disk};
 use tempfile::TempDir;
@@ -118,15 +119,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
-        let socket = TcpStream::connect(address).expect("the broker listens");
-        socket
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a socket option");
-        socket.set_nodelay(true).expect("a socket option");
-        Client {
+        Self::try_connect(address).expect("the broker listens")
+    }
+
+    /// The same, where the broker may be gone.
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Client> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        socket.set_nodelay(true)?;
+        Ok(Client {
             socket,
             correlation_id: 0,
-        }
+        })
     }
 
     /// Sends a request and decodes its answer.
@@ -141,10 +145,14 @@ impl Client {
         version: i16,
         request: &R,
     ) -> io::Result<R::Response> {
-        let body = self.encode(version, request);
-        self.send_raw(&framed(&body))?;
+        self.try_send(version, request)?;
         let frame = self.receive_frame()?;
         Ok(decode::<R>(frame, version))
+    }
+
+    pub(crate) fn try_send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
+        let body = self.encode(version, request);
+        self.send_raw(&framed(&body))
     }
 
     pub(crate) fn send<R: Request>(&mut self, version: i16, request: &R) {
@@ -323,7 +331,7 @@ pub(crate) fn batch(values: &[&str]) -> Bytes {
 
 /// The values of all records in a fetch answer, with their offsets.
 pub(crate) fn values(records: Bytes) -> Vec<(i64, String)> {
-    let batches = protocol::batch::Batch::split(records).expect("whole batches");
+    let batches = Batch::split(records).expect("whole batches");
     let records = batches
         .iter()
         .flat_map(|batch| batch.records(1 << 20).expect("records"));
@@ -334,4 +342,36 @@ pub(crate) fn values(records: Bytes) -> Vec<(i64, String)> {
             (record.offset, String::from_utf8_lossy(&value).into_owned())
         })
         .collect()
+}
+
+/// What a `read_committed` consumer shows of a partition's share of a fetch, and where it goes on.
+pub(crate) fn read_committed(partition: &PartitionData) -> (Vec<(i64, String)>, Option<i64>) {
+    let mut aborted = partition.aborted_transactions.clone().unwrap_or_default();
+    aborted.sort_by_key(|aborted| std::cmp::Reverse(aborted.first_offset));
+    let mut hidden = Vec::new();
+    let mut shown = Vec::new();
+    let mut next_offset = None;
+    let records = partition.records.clone().unwrap_or_default();
+    for batch in Batch::split(records).expect("batches") {
+        let header = batch.header();
+        next_offset = Some(header.next_offset());
+        // Also before a marker: it may be all that is left of its transaction.
+        while let Some(begun) = aborted.pop_if(|it| it.first_offset < header.next_offset()) {
+            hidden.push(begun.producer_id.0);
+        }
+        if header.is_control() {
+            hidden.retain(|id| *id != header.producer_id);
+            continue;
+        }
+        // What is in no transaction is shown, whatever else its producer did.
+        if header.is_transactional() && hidden.contains(&header.producer_id) {
+            continue;
+        }
+        for record in batch.records(1 << 20).expect("records") {
+            let record = record.expect("a record");
+            let value = record.value.unwrap_or_default();
+            shown.push((record.offset, String::from_utf8_lossy(&value).into_owned()));
+        }
+    }
+    (shown, next_offset)
 }
