@@ -24,6 +24,7 @@ use bytes::Bytes;
 use protocol::{
     compression::Compression,
     error::{DecodeError, ErrorCode},
+    records::Encoded,
     schema::EncodeError,
 };
 use replication::cluster::ClusterImage;
@@ -174,11 +175,19 @@ pub(crate) trait Machine: Sized + Send + 'static {
     /// Something to be done outside, of whose end the machine hears by a request.
     type Task: fmt::Debug + Send;
 
-    /// Key and value as Kafka writes them; the value of a tombstone is `None`.
+    /// Key and value as Kafka writes them.
     ///
     /// # Errors
     /// If a string in it is too long to be written.
-    fn encode(record: &Self::Record) -> Result<(Bytes, Option<Bytes>), EncodeError>;
+    fn encode(record: &Self::Record, out: &mut Encoded) -> Result<(), EncodeError>;
+
+    /// One record's key and value.
+    #[cfg(test)]
+    fn encoded(record: &Self::Record) -> Result<(Bytes, Option<Bytes>), EncodeError> {
+        let mut out = Encoded::default();
+        Self::encode(record, &mut out)?;
+        Ok(out.to_bytes())
+    }
 
     /// How batches of records are compressed.
     fn compression(_config: &Config) -> Compression {

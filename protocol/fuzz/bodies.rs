@@ -172,12 +172,12 @@ pub(crate) fn record(data: &[u8]) {
         let (key, version) = (Bytes::copy_from_slice(key), i16::from_be_bytes(*version));
         let value = Some(Bytes::copy_from_slice(value));
         if let Ok(record) = GroupRecord::decode(key.clone(), value.clone())
-            && let Ok((key, value)) = record.encode(version)
+            && let Ok((key, value)) = record.encoded(version)
         {
             assert_eq!(GroupRecord::decode(key, value), Ok(record));
         }
         if let Ok(record) = TransactionRecord::decode(key, value)
-            && let Ok((key, value)) = record.encode(version)
+            && let Ok((key, value)) = record.encoded(version)
         {
             assert_eq!(TransactionRecord::decode(key, value), Ok(record));
         }

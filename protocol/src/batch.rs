@@ -521,7 +521,8 @@ pub struct Builder {
     level: Option<i32>,
     /// The delta is fixed by [`Builder::spanning`] rather than by the last record.
     spanning: bool,
-    records: BytesMut,
+    /// The records after room for the header.
+    bytes: Vec<u8>,
 }
 
 impl Default for Builder {
@@ -551,7 +552,7 @@ impl Builder {
             },
             level: None,
             spanning: false,
-            records: BytesMut::new(),
+            bytes: vec![0; HEADER_SIZE],
         }
     }
 
@@ -573,7 +574,7 @@ impl Builder {
             header,
             level: None,
             spanning: true,
-            records: BytesMut::new(),
+            bytes: vec![0; HEADER_SIZE],
         }
     }
 
@@ -624,7 +625,7 @@ impl Builder {
     /// After the first record: the horizon is stored as what records count their time from.
     pub fn delete_horizon(mut self, at: i64) -> Builder {
         assert!(
-            self.records.is_empty(),
+            self.is_empty(),
             "the delete horizon is set before the first record"
         );
         self.header.attributes |= DELETE_HORIZON;
@@ -675,7 +676,7 @@ impl Builder {
         }
         let timestamp_delta = timestamp.wrapping_sub(self.header.base_timestamp);
         record::put(
-            &mut self.records,
+            &mut self.bytes,
             offset_delta,
             timestamp_delta,
             key,
@@ -698,7 +699,7 @@ impl Builder {
 
     /// Bytes the batch takes so far, before compression.
     pub fn size(&self) -> usize {
-        HEADER_SIZE + self.records.len()
+        self.bytes.len()
     }
 
     /// The finished batch. `None` if it has neither records nor a span, or does not fit 2 GiB.
@@ -706,18 +707,22 @@ impl Builder {
         let Builder {
             mut header,
             level,
-            records,
+            mut bytes,
             ..
         } = self;
         if header.check().is_err() {
             return None;
         }
-        let mut bytes = BytesMut::zeroed(HEADER_SIZE);
+        let records = &bytes[HEADER_SIZE..];
         // A batch that lost all its records stays uncompressed: there is nothing to decompress.
         match header.compression() {
             _ if records.is_empty() => header.attributes &= !CODEC_MASK,
-            Compression::None => bytes.extend_from_slice(&records),
-            codec => bytes.extend_from_slice(&compression::compress(codec, level, &records)),
+            Compression::None => (),
+            codec => {
+                let compressed = compression::compress(codec, level, records);
+                bytes.truncate(HEADER_SIZE);
+                bytes.extend_from_slice(&compressed);
+            }
         }
         header.size = bytes.len();
         i32::try_from(header.size).ok()?;
@@ -725,7 +730,7 @@ impl Builder {
         seal(&mut header, &mut bytes);
         Some(Batch {
             header,
-            bytes: bytes.freeze(),
+            bytes: bytes.into(),
         })
     }
 }

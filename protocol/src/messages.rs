@@ -140,7 +140,7 @@ mod tests {
             let form = ApiVersionsRequest::form(version);
             ours.write(&mut out, form)
                 .expect("every field has its version");
-            let written = out.bytes.freeze();
+            let written = Bytes::from(out.bytes);
             let decoded = ApiVersionsRequest::decode(&mut written.clone(), version);
             assert_eq!(decoded, Ok(ours), "v{version}");
             if version < 5 {

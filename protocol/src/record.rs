@@ -166,11 +166,13 @@ fn nullable(bytes: &mut Bytes) -> Result<Option<Bytes>, BatchError> {
     Ok(Some(bytes.split_to(size)))
 }
 
-fn headers(encoded: Bytes) -> Result<Headers, BatchError> {
-    let mut rest = encoded.clone();
-    let count = usize::try_from(varint::signed(unsigned(&mut rest)?))
+fn headers(mut encoded: Bytes) -> Result<Headers, BatchError> {
+    let count = usize::try_from(varint::signed(unsigned(&mut encoded)?))
         .map_err(|_| BatchError::Record("a record has a negative number of headers"))?;
-    let encoded = rest.clone();
+    if count == 0 && encoded.is_empty() {
+        return Ok(Headers::default());
+    }
+    let mut rest = encoded.clone();
     for _ in 0..count {
         nullable(&mut rest)?.ok_or(BatchError::Record("a record header has no key"))?;
         nullable(&mut rest)?;

@@ -5,26 +5,65 @@ pub mod group;
 pub mod metadata;
 pub mod transaction;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::{
     error::DecodeError,
     schema::{EncodeError, Field, Form, Output},
 };
 
-/// Most keys and values are no longer: a committed offset, and whose it is.
-const USUAL_SIZE: usize = 64;
+/// Key and value of one of a coordinator's records as bytes. Used for one record after the other it
+/// allocates no more: a coordinator writes hundreds in one batch.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// The key, and after it the value.
+    out: Output,
+    key_size: usize,
+    is_tombstone: bool,
+}
 
-/// A key or value of a coordinator's record: a number (i16), then fields. A key's number is the
-/// record's type, a value's its version.
-fn numbered(number: i16, fields: &impl Field, form: Form) -> Result<Bytes, EncodeError> {
-    let mut out = Output {
-        bytes: BytesMut::with_capacity(USUAL_SIZE),
-        ..Output::default()
-    };
-    out.bytes.put_i16(number);
-    fields.write(&mut out, form)?;
-    Ok(out.bytes.freeze())
+impl Encoded {
+    pub fn key(&self) -> &[u8] {
+        &self.out.bytes[..self.key_size]
+    }
+
+    /// `None` is a tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        (!self.is_tombstone).then(|| &self.out.bytes[self.key_size..])
+    }
+
+    /// Both for themselves.
+    pub fn to_bytes(&self) -> (Bytes, Option<Bytes>) {
+        let value = self.value().map(Bytes::copy_from_slice);
+        (Bytes::copy_from_slice(self.key()), value)
+    }
+
+    fn put<V: Field>(
+        &mut self,
+        (kind, key, key_form): (i16, &impl Field, Form),
+        value: Option<(i16, &V, Form)>,
+    ) -> Result<(), EncodeError> {
+        self.out.bytes.clear();
+        self.numbered(kind, key, key_form)?;
+        self.key_size = self.out.bytes.len();
+        self.is_tombstone = value.is_none();
+        match value {
+            None => Ok(()),
+            Some((version, value, form)) => self.numbered(version, value, form),
+        }
+    }
+
+    /// A key or value is a number, then fields. A key's number is the record's type, a value's its
+    /// version.
+    fn numbered(
+        &mut self,
+        number: i16,
+        fields: &impl Field,
+        form: Form,
+    ) -> Result<(), EncodeError> {
+        self.out.bytes.put_i16(number);
+        fields.write(&mut self.out, form)
+    }
 }
 
 fn number(bytes: &mut Bytes) -> Result<i16, DecodeError> {
@@ -75,9 +114,13 @@ macro_rules! coordinator_records {
                 }
             }
 
-            /// The record's key, and its value in `version`. Fails if there is no such version, a
-            /// field is set that it lacks, or the type is unknown.
-            pub fn encode(&self, version: i16) -> Result<(Bytes, Option<Bytes>), EncodeError> {
+            /// Writes the record's key, and its value in `version`. Fails if there is no such
+            /// version, a field is set that it lacks, or the type is unknown.
+            pub fn encode(
+                &self,
+                version: i16,
+                out: &mut $crate::records::Encoded,
+            ) -> Result<(), EncodeError> {
                 match self {
                     $($enum::$variant { key, value } => {
                         if !$value::VERSIONS.contains(&version) {
@@ -85,19 +128,20 @@ macro_rules! coordinator_records {
                                 "there is no {} version {version}", stringify!($value),
                             )));
                         }
-                        let key = $crate::records::numbered($number, key, $key::form(0))?;
-                        let value = match value {
-                            None => None,
-                            Some(value) => {
-                                Some($crate::records::numbered(version, value, $value::form(version))?)
-                            }
-                        };
-                        Ok((key, value))
+                        let value = value.as_ref().map(|value| (version, value, $value::form(version)));
+                        out.put(($number, key, $key::form(0)), value)
                     })*
                     $enum::Unknown(number) => {
                         Err(EncodeError::new(format!("record type {number} is not known")))
                     }
                 }
+            }
+
+            /// The same for one record alone.
+            pub fn encoded(&self, version: i16) -> Result<(Bytes, Option<Bytes>), EncodeError> {
+                let mut out = $crate::records::Encoded::default();
+                self.encode(version, &mut out)?;
+                Ok(out.to_bytes())
             }
 
             /// The newest version of this type's value.

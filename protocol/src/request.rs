@@ -322,7 +322,7 @@ mod tests {
                 let mut out = Output::default();
                 let form = ApiVersionsRequest::form(version);
                 ApiVersionsRequest::default().write(&mut out, form).unwrap();
-                return out.bytes.freeze();
+                return out.bytes.into();
             }
             (ApiKey::OffsetCommit, 10) => {
                 return Bytes::from_static(b"\x01\xff\xff\xff\xff\x01\0\x01\0");

@@ -5,7 +5,7 @@
 //!   know yet what the broker speaks.
 //! - The answer to an ApiVersions request of a version we do not serve is written as version 0.
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ResponseKind};
 
 use crate::{
@@ -47,15 +47,18 @@ pub struct Hole {
 ///
 /// Fails if the body has a value that the version cannot carry, or more than 2 GiB.
 pub fn encode(header: &Header, body: &ResponseKind) -> Result<Bytes, EncodeError> {
-    let mut out = start(header);
-    body.encode(&mut out.bytes, body_version(header))
+    // What the codec writes into.
+    let mut bytes = BytesMut::new();
+    put_header(&mut bytes, header);
+    body.encode(&mut bytes, body_version(header))
         .map_err(|err| {
             EncodeError::new(format!(
                 "{:?} response v{}: {err}",
                 header.api_key, header.version
             ))
         })?;
-    finish(out).map(|encoded| encoded.head)
+    set_size(&mut bytes, &[])?;
+    Ok(bytes.freeze())
 }
 
 /// As [`encode`], for an answer to DescribeLogDirs.
@@ -79,24 +82,33 @@ const PREFIX_SIZE: usize = 4;
 
 fn start(header: &Header) -> Output {
     let mut out = Output::default();
-    out.bytes.put_u32(0);
-    out.bytes.put_i32(header.correlation_id);
-    if header_version(header) >= 1 {
-        out.bytes.put_u8(0); // no tagged fields
-    }
+    put_header(&mut out.bytes, header);
     out
 }
 
+/// The size, which is not known yet, and the header.
+fn put_header(out: &mut impl BufMut, header: &Header) {
+    out.put_u32(0);
+    out.put_i32(header.correlation_id);
+    if header_version(header) >= 1 {
+        out.put_u8(0); // no tagged fields
+    }
+}
+
 fn finish(mut out: Output) -> Result<Encoded, EncodeError> {
-    let size =
-        out.bytes.len() - PREFIX_SIZE + out.holes.iter().map(|hole| hole.size).sum::<usize>();
-    let size =
-        i32::try_from(size).map_err(|_| EncodeError::new(format!("a response of {size} bytes")))?;
-    out.bytes[..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
+    set_size(&mut out.bytes, &out.holes)?;
     Ok(Encoded {
-        head: out.bytes.freeze(),
+        head: out.bytes.into(),
         holes: out.holes,
     })
+}
+
+fn set_size(bytes: &mut [u8], holes: &[Hole]) -> Result<(), EncodeError> {
+    let size = bytes.len() - PREFIX_SIZE + holes.iter().map(|hole| hole.size).sum::<usize>();
+    let size =
+        i32::try_from(size).map_err(|_| EncodeError::new(format!("a response of {size} bytes")))?;
+    bytes[..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
+    Ok(())
 }
 
 fn header_version(header: &Header) -> i16 {

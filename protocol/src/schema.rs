@@ -25,7 +25,7 @@
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
@@ -66,7 +66,7 @@ pub(crate) struct Form {
 /// Bytes being written. Holes are where bytes of a file go that are not read for it.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    pub(crate) bytes: BytesMut,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) holes: Vec<Hole>,
 }
 
@@ -609,7 +609,7 @@ mod tests {
     fn encode(message: &impl Field, form: Form) -> Result<Bytes, EncodeError> {
         let mut out = Output::default();
         message.write(&mut out, form)?;
-        Ok(out.bytes.freeze())
+        Ok(out.bytes.into())
     }
 
     #[track_caller]

@@ -156,7 +156,7 @@ fn every_record_of_the_coordinators_logs_is_read_and_written_byte_for_byte() {
     let written = records(log, |key, value, version| {
         let record = GroupRecord::decode(key, value).unwrap();
         assert!(!matches!(record, GroupRecord::Unknown(_)));
-        record.encode(version).unwrap()
+        record.encoded(version).unwrap()
     });
     assert_eq!(written, 15);
 
@@ -164,7 +164,7 @@ fn every_record_of_the_coordinators_logs_is_read_and_written_byte_for_byte() {
     let written = records(log, |key, value, version| {
         let record = TransactionRecord::decode(key, value).unwrap();
         assert!(!matches!(record, TransactionRecord::Unknown(_)));
-        record.encode(version).unwrap()
+        record.encoded(version).unwrap()
     });
     assert!(written >= 4, "begun, prepared, completed");
 }

@@ -102,16 +102,16 @@ fn sort(
         };
         topic.name = StrBytes::from_string(found.name.to_string()).into();
         topic.topic_id = found.id;
-        let exists = |partition: &OffsetCommitRequestPartition| {
-            found.partitions.contains_key(&partition.partition_index)
+        let is_missing = |partition: &mut OffsetCommitRequestPartition| {
+            !found.partitions.contains_key(&partition.partition_index)
         };
-        let (there, missing): (Vec<_>, Vec<_>) = topic.partitions.into_iter().partition(exists);
-        topic.partitions = missing;
-        if !topic.partitions.is_empty() {
+        let missing: Vec<_> = topic.partitions.extract_if(.., is_missing).collect();
+        if !missing.is_empty() {
+            let there = std::mem::replace(&mut topic.partitions, missing);
             let code = ErrorCode::UnknownTopicOrPartition;
             refused.push(Named::new(&topic).all(code));
+            topic.partitions = there;
         }
-        topic.partitions = there;
         if !topic.partitions.is_empty() {
             known.push(topic);
         }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use protocol::{
     compression::Compression,
     error::{DecodeError, ErrorCode},
-    records::group::GroupRecord,
+    records::{Encoded, group::GroupRecord},
     schema::EncodeError,
 };
 use uuid::Uuid;
@@ -197,8 +197,8 @@ impl Machine for GroupCoordinator {
         config.groups.offsets_topic_compression
     }
 
-    fn encode(record: &GroupRecord) -> Result<(Bytes, Option<Bytes>), EncodeError> {
-        record::encode(record)
+    fn encode(record: &GroupRecord, out: &mut Encoded) -> Result<(), EncodeError> {
+        record::encode(record, out)
     }
 
     fn decode(key: Bytes, value: Option<Bytes>) -> Result<Option<GroupRecord>, DecodeError> {

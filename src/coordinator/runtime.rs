@@ -23,7 +23,7 @@ use protocol::{
     batch::{Batch, BatchError, Builder},
     compression::Compression,
     error::{DecodeError, ErrorCode},
-    records::control::ControlRecord,
+    records::{Encoded, control::ControlRecord},
 };
 use replication::{
     cluster::ClusterImage,
@@ -647,9 +647,10 @@ pub(super) fn batch_of<M: Machine>(
             .transactional(),
     };
     let mut batch = batch.compression(compression, None);
+    let mut encoded = Encoded::default();
     for record in records {
-        let (key, value) = M::encode(record).ok()?;
-        batch.push(now, Some(&key), value.as_deref(), &[]);
+        M::encode(record, &mut encoded).ok()?;
+        batch.push(now, Some(encoded.key()), encoded.value(), &[]);
     }
     batch.build()
 }

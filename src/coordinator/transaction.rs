@@ -26,7 +26,7 @@ use kafka_protocol::{
 };
 use protocol::{
     error::{DecodeError, ErrorCode},
-    records::transaction::TransactionRecord,
+    records::{Encoded, transaction::TransactionRecord},
     schema::EncodeError,
 };
 
@@ -77,8 +77,8 @@ impl Machine for TransactionCoordinator {
     type Record = TransactionRecord;
     type Task = WriteMarkers;
 
-    fn encode(record: &TransactionRecord) -> Result<(Bytes, Option<Bytes>), EncodeError> {
-        record.encode(record.latest_version())
+    fn encode(record: &TransactionRecord, out: &mut Encoded) -> Result<(), EncodeError> {
+        record.encode(record.latest_version(), out)
     }
 
     fn decode(key: Bytes, value: Option<Bytes>) -> Result<Option<TransactionRecord>, DecodeError> {

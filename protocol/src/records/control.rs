@@ -81,7 +81,7 @@ impl ControlRecord {
         let mut head = Vec::with_capacity(4);
         head.put_i16(0);
         head.put_i16(key);
-        (head.into(), out.bytes.freeze())
+        (head.into(), out.bytes.into())
     }
 }
 

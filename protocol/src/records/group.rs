@@ -7,6 +7,7 @@
 //! and who makes such a record says `None` and has it written.
 
 use bytes::Bytes;
+use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::{
@@ -47,8 +48,8 @@ coordinator_records! {
 // or by group and member, and share a shape.
 schema! {
     pub struct OffsetCommitKey 0..=0, flexible 1 {
-        group: String,
-        topic: String,
+        group: StrBytes,
+        topic: StrBytes,
         partition: i32,
     }
 
@@ -71,18 +72,19 @@ schema! {
     }
 }
 
-// Committed offsets and groups of the classic protocol.
+// Committed offsets and groups of the classic protocol. Nothing else is written as often: its strings
+// are those of the request.
 schema! {
     pub struct LegacyOffsetCommitValue 0..=0, flexible 1 {
         offset: i64,
-        metadata: String,
+        metadata: StrBytes,
         commit_timestamp: i64,
     }
 
     pub struct OffsetCommitValue 0..=4, flexible 4 {
         offset: i64,
         leader_epoch: i32 [3..; ignorable] = -1,
-        metadata: String,
+        metadata: StrBytes,
         /// When it was committed (ms).
         commit_timestamp: i64,
         /// When it goes (ms), if the client said so; such a value is written as version 1.
@@ -336,7 +338,7 @@ mod tests {
     #[test]
     fn every_record_is_read_back_from_its_newest_version() {
         for record in one_of_each() {
-            let (key, value) = record.encode(record.latest_version()).unwrap();
+            let (key, value) = record.encoded(record.latest_version()).unwrap();
             assert_eq!(GroupRecord::decode(key, value), Ok(record));
         }
     }
@@ -360,7 +362,7 @@ mod tests {
             value: Some(value),
         };
         let encoded = |version| {
-            let (key, value) = record.encode(version).unwrap();
+            let (key, value) = record.encoded(version).unwrap();
             assert_eq!(key, &b"\0\x01\0\x01g\0\x01t\0\0\0\x01"[..]);
             value.unwrap()
         };
@@ -396,7 +398,7 @@ mod tests {
                 key,
                 value: Some(value),
             };
-            let (key, value) = record.encode(0).unwrap();
+            let (key, value) = record.encoded(0).unwrap();
             assert_eq!(GroupRecord::decode(key, value), Ok(record));
         }
     }

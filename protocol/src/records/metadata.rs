@@ -81,7 +81,7 @@ macro_rules! metadata_records {
                         record.write(&mut out, $record::form(version))?;
                     })*
                 }
-                Ok(out.bytes.freeze())
+                Ok(out.bytes.into())
             }
 
             fn decode_fields(key: u32, version: i16, fields: Bytes) -> Result<MetadataRecord, DecodeError> {

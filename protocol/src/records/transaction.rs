@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn every_record_is_read_back_from_its_newest_version() {
         for record in one_of_each() {
-            let (key, value) = record.encode(record.latest_version()).unwrap();
+            let (key, value) = record.encoded(record.latest_version()).unwrap();
             assert_eq!(TransactionRecord::decode(key, value), Ok(record));
         }
     }
@@ -79,7 +79,7 @@ mod tests {
             key: key.clone(),
             value: Some(value),
         };
-        let (encoded_key, encoded_value) = record.encode(0).unwrap();
+        let (encoded_key, encoded_value) = record.encoded(0).unwrap();
         assert_eq!(encoded_key, &b"\0\0\0\x01t"[..]);
         let expected = b"\0\0\0\0\0\0\0\0\0\x07\0\x02\0\0\0\0\0\
             \0\0\0\x01\0\x01a\0\0\0\x01\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -93,6 +93,6 @@ mod tests {
             key,
             value: Some(newer),
         };
-        assert!(record.encode(0).is_err());
+        assert!(record.encoded(0).is_err());
     }
 }

@@ -1,12 +1,14 @@
 //! Records of `__consumer_offsets` as bytes, in the versions that Apache Kafka 4.4 writes.
 
-use bytes::Bytes;
-use protocol::{records::group::GroupRecord, schema::EncodeError};
+use protocol::{
+    records::{Encoded, group::GroupRecord},
+    schema::EncodeError,
+};
 
 /// # Errors
 /// If it has a string that is longer than 32,767 bytes.
-pub(super) fn encode(record: &GroupRecord) -> Result<(Bytes, Option<Bytes>), EncodeError> {
-    record.encode(version(record))
+pub(super) fn encode(record: &GroupRecord, out: &mut Encoded) -> Result<(), EncodeError> {
+    record.encode(version(record), out)
 }
 
 /// As seen in a real broker's log. Kafka has newer versions of some records than it writes, so that the broker before

@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::schema::EncodeError;
+use protocol::{
+    records::group::{GroupMetadataKey, GroupRecord},
+    schema::EncodeError,
+};
 use replication::controller::topics::NewTopic;
 use tempfile::TempDir;
 
@@ -14,6 +17,9 @@ use super::*;
 use crate::broker::{Broker, Running};
 
 const TOPIC: &str = "counted";
+
+/// Of a counted record: that of a group without a name.
+const KEY: &str = "\0\x02\0\0";
 
 /// Counts records. The first is replayed when somebody says so.
 struct Counter {
@@ -34,16 +40,17 @@ impl Machine for Counter {
     type Record = ();
     type Task = Infallible;
 
-    fn encode((): &()) -> Result<(Bytes, Option<Bytes>), EncodeError> {
-        Ok((Bytes::from_static(b"key"), None))
+    // Any record that has a form.
+    fn encode((): &(), out: &mut Encoded) -> Result<(), EncodeError> {
+        let key = GroupMetadataKey::default();
+        GroupRecord::GroupMetadata { key, value: None }.encode(0, out)
     }
 
     fn decode(key: Bytes, _: Option<Bytes>) -> Result<Option<()>, DecodeError> {
-        // Any record that must have a form.
-        match &*key {
-            b"key" => Ok(Some(())),
-            _ => ControlRecord::decode(Bytes::new(), key).map(|_| None),
+        if key == KEY {
+            return Ok(Some(()));
         }
+        ControlRecord::decode(Bytes::new(), key).map(|_| None)
     }
 
     fn handle(&mut self, ticket: Ticket, ask: Ask, _: &mut Env<'_>) -> Effects<Self> {
@@ -176,7 +183,7 @@ async fn settled(runtime: &Arc<Runtime<Counter>>) -> Answer<Counter> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_sent_away_while_their_partition_is_loaded() {
-    let world = World::new(&["key", "key", "key"]).await;
+    let world = World::new(&[KEY, KEY, KEY]).await;
     let (runtime, go) = world.runtime();
     let loading = States {
         loading: 1,
@@ -204,7 +211,7 @@ async fn requests_are_sent_away_while_their_partition_is_loaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_fails_is_made_anew_from_its_log() {
-    let world = World::new(&["key"]).await;
+    let world = World::new(&[KEY]).await;
     let (runtime, go) = world.runtime();
     go.send(()).expect("it waits for this");
     assert_eq!(settled(&runtime).await, Ok(1));
@@ -216,7 +223,7 @@ async fn a_machine_that_fails_is_made_anew_from_its_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_cannot_be_understood_is_not_served() {
-    let world = World::new(&["key", "what is this"]).await;
+    let world = World::new(&[KEY, "what is this"]).await;
     let (runtime, go) = world.runtime();
     go.send(()).expect("it waits for this");
     assert_eq!(settled(&runtime).await, Err(ErrorCode::NotCoordinator));

@@ -421,7 +421,7 @@ impl World {
             return answers.pop().map(|_| Err(code));
         }
         for record in append {
-            let encoded = TransactionCoordinator::encode(&record);
+            let encoded = TransactionCoordinator::encoded(&record);
             self.log.push(encoded.expect("a record encodes"));
             let origin = Origin {
                 offset: 0,
@@ -582,7 +582,7 @@ fn records_are_those_of_a_real_broker() {
         let state = record::state(fields).expect("a known status");
         assert_eq!(Transaction::new(state.clone()).to_string(), shown);
         assert_eq!(
-            TransactionCoordinator::encode(&record::row(ID, &state)),
+            TransactionCoordinator::encoded(&record::row(ID, &state)),
             Ok((key, Some(value))),
             "{shown}"
         );

@@ -129,7 +129,7 @@ impl Bench {
             }
         }
         for record in append.into_iter().filter(|_| written.is_ok()) {
-            let (key, value) = GroupCoordinator::encode(&record).unwrap();
+            let (key, value) = GroupCoordinator::encoded(&record).unwrap();
             self.log.push((key.clone(), value.clone()));
             let record = GroupCoordinator::decode(key, value).expect("what was encoded");
             let origin = Origin {

@@ -129,7 +129,7 @@ impl World {
             self.give(answers);
         }
         for record in effects.append {
-            let (key, value) = GroupCoordinator::encode(&record).unwrap();
+            let (key, value) = GroupCoordinator::encoded(&record).unwrap();
             let decoded = GroupCoordinator::decode(key, value).expect("a record");
             let decoded = decoded.expect("a record of this version");
             assert_eq!(decoded, record);

@@ -47,7 +47,7 @@ impl GroupCoordinator {
         env: &mut Env<'_>,
     ) -> Effects {
         let From { client, body } = commit;
-        let group_id = body.group_id.to_string();
+        let group_id = body.group_id.0;
         let partitions = |each: &mut dyn FnMut(Uuid, i32)| {
             for topic in &body.topics {
                 for partition in &topic.partitions {
@@ -124,7 +124,7 @@ impl GroupCoordinator {
         env: &mut Env<'_>,
     ) -> Effects {
         let From { client, body } = commit;
-        let group_id = body.group_id.to_string();
+        let group_id = body.group_id.0;
         // The request has names only; the id is that of the topic which has the name now.
         let image = env.image;
         let id_of = |name: &str| image.topic(name).map(|topic| topic.id).unwrap_or_default();
@@ -218,7 +218,7 @@ impl GroupCoordinator {
 
 impl New {
     fn value(self, env: &Env<'_>) -> Result<OffsetCommitValue, ErrorCode> {
-        let metadata = self.metadata.as_deref().unwrap_or_default();
+        let metadata = self.metadata.unwrap_or_default();
         // Java counts a string in units of UTF-16, of which there are never more than bytes.
         let max = env.config.groups.offset_metadata_max_bytes;
         if metadata.len() > max && metadata.encode_utf16().count() > max {
@@ -227,18 +227,23 @@ impl New {
         Ok(OffsetCommitValue {
             offset: self.offset,
             leader_epoch: self.leader_epoch,
-            metadata: metadata.to_owned(),
+            metadata,
             commit_timestamp: env.now,
             ..OffsetCommitValue::default()
         })
     }
 }
 
-fn record(group_id: &str, topic: &str, partition: i32, value: OffsetCommitValue) -> GroupRecord {
+fn record(
+    group_id: &StrBytes,
+    topic: &StrBytes,
+    partition: i32,
+    value: OffsetCommitValue,
+) -> GroupRecord {
     GroupRecord::OffsetCommit {
         key: OffsetCommitKey {
-            group: group_id.to_owned(),
-            topic: topic.to_owned(),
+            group: group_id.clone(),
+            topic: topic.clone(),
             partition,
         },
         value: Some(value),

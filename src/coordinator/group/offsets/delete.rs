@@ -4,10 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use kafka_protocol::messages::{
-    GroupId, OffsetDeleteRequest, OffsetDeleteResponse,
-    delete_groups_response::DeletableGroupResult,
-    offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
+use kafka_protocol::{
+    messages::{
+        GroupId, OffsetDeleteRequest, OffsetDeleteResponse,
+        delete_groups_response::DeletableGroupResult,
+        offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
+    },
+    protocol::StrBytes,
 };
 use protocol::{
     error::ErrorCode,
@@ -116,8 +119,8 @@ impl GroupCoordinator {
 pub(super) fn tombstone(group_id: &str, topic: &str, partition: i32) -> GroupRecord {
     GroupRecord::OffsetCommit {
         key: OffsetCommitKey {
-            group: group_id.to_owned(),
-            topic: topic.to_owned(),
+            group: StrBytes::from_string(group_id.to_owned()),
+            topic: StrBytes::from_string(topic.to_owned()),
             partition,
         },
         value: None,

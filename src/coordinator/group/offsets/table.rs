@@ -41,7 +41,7 @@ impl Committed {
         let is_plain = value.metadata.is_empty() && value.expire_timestamp == NO_EXPIRY;
         let beside = (!is_plain).then(|| {
             Box::new(Beside {
-                metadata: value.metadata.into(),
+                metadata: value.metadata.as_str().into(),
                 expire_timestamp: value.expire_timestamp,
             })
         });
@@ -159,25 +159,37 @@ pub(super) fn find(partitions: &[Committed], partition: i32) -> Option<&Committe
 
 /// Every topic's name once, however many groups read it.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashSet<Arc<str>>);
+pub(super) struct Names {
+    all: HashSet<Arc<str>>,
+    /// What was asked for last: a commit is of many partitions of few topics.
+    last: Option<Arc<str>>,
+}
 
 impl Names {
     pub(super) fn shared(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return Arc::clone(known);
+        if let Some(last) = self.last.as_ref().filter(|last| &***last == name) {
+            return Arc::clone(last);
         }
-        let name: Arc<str> = Arc::from(name);
-        self.0.insert(Arc::clone(&name));
-        name
+        let shared = match self.all.get(name) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let name: Arc<str> = Arc::from(name);
+                self.all.insert(Arc::clone(&name));
+                name
+            }
+        };
+        self.last = Some(Arc::clone(&shared));
+        shared
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.0.contains(name)
+        self.all.contains(name)
     }
 
     /// Forgets those that nobody else has.
     pub(super) fn drop_unused(&mut self) {
-        self.0.retain(|name| Arc::strong_count(name) > 1);
+        self.last = None;
+        self.all.retain(|name| Arc::strong_count(name) > 1);
     }
 }
 

@@ -162,7 +162,7 @@ impl World {
         }
         for record in append.into_iter().filter(|_| written.is_ok()) {
             note(&mut self.written, &record);
-            let (key, value) = GroupCoordinator::encode(&record).unwrap();
+            let (key, value) = GroupCoordinator::encoded(&record).unwrap();
             self.log.push(Entry::Record(key, value, producer));
             let offset = i64::try_from(self.log.len()).expect("a short log");
             replay(

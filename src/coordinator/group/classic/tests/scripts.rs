@@ -866,7 +866,7 @@ fn a_group_that_is_loaded_with_too_many_members_loses_the_last_to_come() {
             ..Default::default()
         }),
     };
-    bench.log.push(GroupCoordinator::encode(&record).unwrap());
+    bench.log.push(GroupCoordinator::encoded(&record).unwrap());
     bench.reload();
     assert_eq!(bench.group("g"), "PreparingRebalance 7 range a-1* b-2");
 }

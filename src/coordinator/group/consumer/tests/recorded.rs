@@ -219,7 +219,7 @@ fn we_write_the_same_bytes() {
                 let key = record.key.expect("a key");
                 let decoded = GroupCoordinator::decode(key.clone(), record.value.clone());
                 let decoded = decoded.expect("a record").expect("a known one");
-                let encoded = GroupCoordinator::encode(&decoded).expect("bytes");
+                let encoded = GroupCoordinator::encoded(&decoded).expect("bytes");
                 assert_eq!(encoded, (key, record.value));
             }
             let header = theirs.header();
