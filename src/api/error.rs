@@ -152,14 +152,16 @@ impl Error {
                 P::ShuttingDown => ErrorCode::NotLeaderOrFollower,
                 P::Refused(refusal) => inadmissible(refusal),
                 P::Storage(err) => match err {
-                    S::OffsetOutOfRange { .. } | S::Gone { .. } => ErrorCode::OffsetOutOfRange,
+                    S::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
                     S::BatchTooLarge { .. } => ErrorCode::RecordListTooLarge,
                     S::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
                     S::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
                     S::InvalidTxnState { .. } => ErrorCode::InvalidTxnState,
                     S::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
                     S::InvalidRecord { .. } => ErrorCode::InvalidRecord,
-                    S::UnexpectedOffset { .. }
+                    // `Gone`: who asks again finds what is in its place, or the offset out of range.
+                    S::Gone { .. }
+                    | S::UnexpectedOffset { .. }
                     | S::Corrupt { .. }
                     | S::Io { .. }
                     | S::Offline { .. }

@@ -55,7 +55,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The segment was deleted while it was being read: by now the offset is out of range.
+    /// The segment was deleted while it was being read: by now the offset is out of range, or compaction has put
+    /// another in its place.
     Gone { path: PathBuf },
 
     /// A system call failed, and with it the log directory: after a failed *fsync* the page cache

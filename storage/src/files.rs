@@ -204,6 +204,9 @@ pub(crate) struct Handle {
     kind: Kind,
     /// A [`Stage`], by its place in [`Stage::ALL`].
     stage: AtomicU8,
+    /// Removed for good. Another may be called the same since: what was made of the segment by one compaction
+    /// and replaced by the next.
+    removed: AtomicBool,
     open: Mutex<Weak<Open>>,
 }
 
@@ -219,6 +222,7 @@ impl Handle {
             base_offset,
             kind,
             stage: AtomicU8::new(Stage::Live as u8),
+            removed: AtomicBool::new(false),
             open: Mutex::new(Weak::new()),
         }
     }
@@ -226,6 +230,11 @@ impl Handle {
     fn stage(&self) -> Stage {
         // Only stages are ever stored.
         Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
+    }
+
+    /// Called `.deleted`, or not there any more.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.stage() == Stage::Deleted
     }
 
     pub(crate) fn name(&self) -> String {
@@ -259,6 +268,10 @@ impl Handle {
             return Ok(open);
         }
         let path = self.path(place);
+        if mode == Mode::Open && self.removed.load(Ordering::Relaxed) {
+            return Err(Error::Gone { path });
+        }
+        self.removed.store(false, Ordering::Relaxed);
         let opened = match place.disk().open(&path, mode) {
             // Renamed to `.deleted` between our asking for the name and opening it.
             Err(err) if err.kind() == std::io::ErrorKind::NotFound && path != self.path(place) => {
@@ -266,7 +279,7 @@ impl Handle {
             }
             opened => opened,
         };
-        if self.stage() == Stage::Deleted
+        if self.is_deleted()
             && matches!(&opened, Err(err) if err.kind() == std::io::ErrorKind::NotFound)
         {
             return Err(Error::Gone { path });
@@ -279,6 +292,15 @@ impl Handle {
         *slot = Arc::downgrade(&open);
         place.volume.files.keep(Arc::clone(&open));
         Ok(open)
+    }
+
+    /// Removes the file, which may not be there.
+    pub(crate) fn remove(&self, place: &Place) -> Result<(), Error> {
+        self.close(place);
+        // Under the slot's lock, so that nobody opens it meanwhile.
+        let _slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        self.removed.store(true, Ordering::Relaxed);
+        place.remove(&self.name())
     }
 
     /// Lets go of the descriptor, so that a removed file gives its space back.

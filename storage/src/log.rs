@@ -108,27 +108,40 @@ struct View {
 /// watermark, are nearly always found here, without a look at the file.
 #[derive(Debug, Default)]
 struct Tail {
-    /// Base offset and position in the active segment, ascending.
-    batches: VecDeque<(i64, u64)>,
+    /// Of the active segment, ascending.
+    batches: VecDeque<Recent>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    base_offset: i64,
+    next_offset: i64,
+    position: u64,
 }
 
 impl Tail {
     const MAX: usize = 32;
 
-    fn push(&mut self, base_offset: i64, position: u64) {
+    fn push(&mut self, batch: Recent) {
         if self.batches.len() == Tail::MAX {
             self.batches.pop_front();
         }
-        self.batches.push_back((base_offset, position));
+        self.batches.push_back(batch);
     }
 
-    /// The batch that holds `offset`, which is below the end of the log; `size` is the segment's.
+    /// The batch that holds `offset`, or the one after it where the leader's compaction has left
+    /// none; `None` too if that may lie before what is known here. `size` is the segment's.
     fn locate(&self, offset: i64, size: u64) -> Option<Located> {
-        let count = self.batches.partition_point(|(base, _)| *base <= offset);
-        let (_, position) = self.batches.get(count.checked_sub(1)?)?;
-        let end = self.batches.get(count).map_or(size, |(_, next)| *next);
+        if offset < self.batches.front()?.base_offset {
+            return None;
+        }
+        let at = self
+            .batches
+            .partition_point(|batch| batch.next_offset <= offset);
+        let position = self.batches.get(at)?.position;
+        let end = self.batches.get(at + 1).map_or(size, |next| next.position);
         Some(Located {
-            position: *position,
+            position,
             size: usize::try_from(end - position).ok()?,
         })
     }

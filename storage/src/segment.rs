@@ -4,7 +4,7 @@
 //! sealing it writes out what the indexes hold in memory, and it will not change again.
 
 use std::{
-    io::IoSlice,
+    io::{self, IoSlice},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -207,6 +207,11 @@ impl Segment {
             _ => {
                 let path = self.log.path(&self.place);
                 let modified = self.place.disk().modified(&path);
+                if matches!(&modified, Err(err) if err.kind() == io::ErrorKind::NotFound)
+                    && self.log.is_deleted()
+                {
+                    return Err(Error::Gone { path });
+                }
                 self.place.volume.done("stat", &path, modified)
             }
         }
@@ -410,11 +415,9 @@ impl Segment {
 
     /// Removes the files, which nobody looks for any more.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        for handle in self.handles() {
-            handle.close(&self.place);
-            self.place.remove(&handle.name())?;
-        }
-        Ok(())
+        self.handles()
+            .iter()
+            .try_for_each(|handle| handle.remove(&self.place))
     }
 
     /// Gives the file descriptors back.

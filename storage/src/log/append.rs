@@ -7,7 +7,7 @@ use std::{
 
 use protocol::batch::{Batch, HEADER_SIZE, Header};
 
-use super::{Log, Tail, Writer, producers::SNAPSHOT_INTERVAL};
+use super::{Log, Recent, Tail, Writer, producers::SNAPSHOT_INTERVAL};
 use crate::{
     aborted::Aborted,
     config::Config,
@@ -208,7 +208,11 @@ impl Log {
             let mut view = self.view_mut();
             for (header, _) in batches {
                 new_epoch |= view.epochs.assign(header.leader_epoch, header.base_offset);
-                view.tail.push(header.base_offset, position);
+                view.tail.push(Recent {
+                    base_offset: header.base_offset,
+                    next_offset: header.next_offset(),
+                    position,
+                });
                 position += header.size as u64;
             }
             writer.active.segment.set_size(writer.active.size);

@@ -12,33 +12,37 @@ impl Log {
     /// The first record at or after the start offset with this time or a later one.
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampOffset>, Error> {
         self.place.volume.check()?;
-        let (start_offset, segments) = self.snapshot_of_segments();
-        for (segment, size) in segments {
-            // Not every segment that is new enough has one: it may lie below the start offset.
-            if segment.largest_timestamp()? >= timestamp
-                && let Some(found) = segment.find_timestamp(timestamp, start_offset, size)?
-            {
-                return Ok(Some(found));
+        self.unless_gone(|| {
+            let (start_offset, segments) = self.snapshot_of_segments();
+            for (segment, size) in segments {
+                // Not every segment that is new enough has one: it may lie below the start offset.
+                if segment.largest_timestamp()? >= timestamp
+                    && let Some(found) = segment.find_timestamp(timestamp, start_offset, size)?
+                {
+                    return Ok(Some(found));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// The first record that has the largest timestamp of all.
     pub fn offset_of_max_timestamp(&self) -> Result<Option<TimestampOffset>, Error> {
         self.place.volume.check()?;
-        let (_, segments) = self.snapshot_of_segments();
-        let mut newest: Option<(i64, Arc<Segment>, u64)> = None;
-        for (segment, size) in segments {
-            let (timestamp, _) = segment.newest()?;
-            if newest.as_ref().is_none_or(|(known, ..)| *known < timestamp) {
-                newest = Some((timestamp, segment, size));
+        self.unless_gone(|| {
+            let (_, segments) = self.snapshot_of_segments();
+            let mut newest: Option<(i64, Arc<Segment>, u64)> = None;
+            for (segment, size) in segments {
+                let (timestamp, _) = segment.newest()?;
+                if newest.as_ref().is_none_or(|(known, ..)| *known < timestamp) {
+                    newest = Some((timestamp, segment, size));
+                }
             }
-        }
-        match newest {
-            Some((_, segment, size)) => segment.find_newest(size),
-            None => Ok(None),
-        }
+            match newest {
+                Some((_, segment, size)) => segment.find_newest(size),
+                None => Ok(None),
+            }
+        })
     }
 
     pub(super) fn snapshot_of_segments(&self) -> (i64, Vec<(Arc<Segment>, u64)>) {

@@ -51,10 +51,7 @@ impl Log {
     /// Where the oldest transaction begins that is open, or whose end is not below the high
     /// watermark; the high watermark if there is none before it.
     pub fn last_stable_offset(&self, high_watermark: i64, now: i64) -> Result<i64, Error> {
-        if !self.transactions().known {
-            let mut writer = self.writer()?;
-            self.producers_of(&mut writer, now)?;
-        }
+        self.know_transactions(now)?;
         let mut transactions = self.transactions();
         transactions
             .ended
@@ -67,7 +64,11 @@ impl Log {
     /// Aborted transactions with records in `from..to`, for a `read_committed` consumer.
     pub fn aborted(&self, from: i64, to: i64, now: i64) -> Result<Vec<Aborted>, Error> {
         // Loading completes what a crash may have lost of the index.
-        self.last_stable_offset(to, now)?;
+        self.know_transactions(now)?;
+        self.unless_gone(|| self.aborted_once(from, to))
+    }
+
+    fn aborted_once(&self, from: i64, to: i64) -> Result<Vec<Aborted>, Error> {
         let segments: Vec<_> = {
             let view = self.view();
             let floor = view.segments.range(..=from).next_back();
@@ -90,6 +91,14 @@ impl Log {
             }
         }
         Ok(found)
+    }
+
+    fn know_transactions(&self, now: i64) -> Result<(), Error> {
+        if !self.transactions().known {
+            let mut writer = self.writer()?;
+            self.producers_of(&mut writer, now)?;
+        }
+        Ok(())
     }
 
     /// The producers, loaded from the last snapshot and the log after it if they are not.

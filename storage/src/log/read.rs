@@ -1,6 +1,9 @@
 //! Reading: an offset to the range of a file that holds it.
 
-use std::{os::fd::BorrowedFd, sync::Arc};
+use std::{
+    os::fd::BorrowedFd,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -25,6 +28,16 @@ impl Log {
         end: i64,
     ) -> Result<Slice, Error> {
         self.place.volume.check()?;
+        self.unless_gone(|| self.read_once(offset, max_bytes, min_one, end))
+    }
+
+    fn read_once(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        min_one: bool,
+        end: i64,
+    ) -> Result<Slice, Error> {
         let mut from = offset;
         loop {
             let plan = self.plan(from, offset, end)?;
@@ -38,6 +51,20 @@ impl Log {
             // Compaction has left no batch between here and the next segment.
             from = next;
         }
+    }
+
+    /// Looks again if a segment that was found has been removed before it could be looked into: another is in
+    /// its place, or the start offset has passed it.
+    pub(super) fn unless_gone<T>(&self, look: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        // Each time a compaction or retention has been quicker.
+        const TRIES: usize = 16;
+        for _ in 1..TRIES {
+            match look() {
+                Err(Error::Gone { .. }) if !self.abandoned.load(Ordering::Acquire) => (),
+                done => return done,
+            }
+        }
+        look()
     }
 
     fn plan(&self, from: i64, asked: i64, end: i64) -> Result<Plan, Error> {

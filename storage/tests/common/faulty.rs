@@ -145,6 +145,7 @@ impl NameChange {
     }
 }
 
+#[allow(dead_code)] // Each test file uses its part.
 impl FaultyDisk {
     /// An empty disk with one directory.
     pub(crate) fn new(seed: u64, root: &Path) -> FaultyDisk {
@@ -225,6 +226,7 @@ impl FaultyDisk {
 }
 
 /// What is left of a change that was not synced: all, nothing, or some of its sectors.
+#[allow(dead_code)] // Of power cuts, which not each test file has.
 fn survive(change: &Change, content: &mut Vec<u8>, random: &mut Random) {
     const SECTOR: usize = 64;
     match random.below(3) {
