@@ -44,6 +44,14 @@ pub(crate) struct Sizes {
     /// Commits of a hundred partitions.
     pub(crate) commits: u64,
     pub(crate) groups: i64,
+    /// Of one group that all join at the same time.
+    pub(crate) members: usize,
+    /// New groups with one consumer, one after the other.
+    pub(crate) joins: u32,
+    pub(crate) transactions: u32,
+    pub(crate) transactional_ids: u32,
+    /// The log that is compacted. Of ten records, nine are outdated.
+    pub(crate) compact_bytes: u64,
 }
 
 impl Sizes {
@@ -62,6 +70,11 @@ impl Sizes {
                 partitions: 10_000,
                 commits: 16_000,
                 groups: 10_000,
+                members: 1_000,
+                joins: 10,
+                transactions: 500,
+                transactional_ids: 10_000,
+                compact_bytes: 10 * GB,
             },
             Size::Small => Sizes {
                 load_bytes: 100 * MB,
@@ -76,6 +89,11 @@ impl Sizes {
                 partitions: 200,
                 commits: 800,
                 groups: 200,
+                members: 50,
+                joins: 2,
+                transactions: 50,
+                transactional_ids: 200,
+                compact_bytes: 200 * MB,
             },
         }
     }
@@ -96,10 +114,14 @@ impl Bench {
         // What an interrupted run has left.
         remove(&scratch)?;
         fs::create_dir_all(&scratch)?;
+        let mut sizes = Sizes::of(options.sizes);
+        if let Some(megabytes) = options.compact {
+            sizes.compact_bytes = megabytes * MB;
+        }
         Ok(Bench {
             runs: options.runs,
             sides,
-            sizes: Sizes::of(options.sizes),
+            sizes,
             kafka: Kafka::fetch()?,
             sordini,
             scratch,

@@ -64,12 +64,23 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker in `dir`, where its data may already be, and waits until it answers.
     pub(crate) fn start(bench: &Bench, side: Side, dir: &Path) -> Result<Broker> {
+        Broker::start_with(bench, side, dir, "")
+    }
+
+    /// The same with more lines in its `server.properties`.
+    pub(crate) fn start_with(
+        bench: &Bench,
+        side: Side,
+        dir: &Path,
+        properties: &str,
+    ) -> Result<Broker> {
+        let more = properties;
         let port = side.port();
         if probe::connect(port).is_ok() {
             return Err(format!("port {port} is taken by another broker").into());
         }
         let properties = dir.join("server.properties");
-        fs::write(&properties, server_properties(port, dir))?;
+        fs::write(&properties, server_properties(port, dir) + more)?;
 
         let mut command = match side {
             Side::Sordini => {
@@ -146,9 +157,14 @@ impl Broker {
         format!("127.0.0.1:{}", self.port())
     }
 
+    /// Where its logs and checkpoints are.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// Where the files of a partition are.
     pub(crate) fn partition_dir(&self, topic: &str, partition: i32) -> PathBuf {
-        self.dir.join("data").join(format!("{topic}-{partition}"))
+        self.data_dir().join(format!("{topic}-{partition}"))
     }
 
     /// What `work` returns, and the processor time the broker spent on it.
@@ -217,6 +233,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.consumer.assignment.interval.ms=0
 log.retention.check.interval.ms=1000
 log.segment.delete.delay.ms=1000
 sordini.metrics.listener=127.0.0.1:{metrics}

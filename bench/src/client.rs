@@ -11,7 +11,9 @@ use std::{
 use futures_executor::block_on;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -87,6 +89,24 @@ pub(crate) fn create_topics(
     Ok(())
 }
 
+/// Replaces what a topic has of its own configuration.
+pub(crate) fn configure_topic(
+    broker: &Broker,
+    topic: &str,
+    settings: &[(&str, &str)],
+) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(broker, &[]).create()?;
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+    let topic = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let topic = settings
+        .iter()
+        .fold(topic, |topic, (key, value)| topic.set(key, value));
+    for done in block_on(admin.alter_configs([&topic], &options))? {
+        done.map_err(|(_, code)| format!("cannot configure the topic: {code}"))?;
+    }
+    Ok(())
+}
+
 /// How many partitions have a leader, all topics together.
 pub(crate) fn led_partitions(broker: &Broker) -> Result<usize> {
     let client: BaseConsumer = config(broker, &[]).create()?;
@@ -120,8 +140,18 @@ impl ProducerContext for Refusals {
     }
 }
 
-/// Produces it all and returns how long it took until the last record was acknowledged.
+/// Produces it all and returns how long it took until the last record was acknowledged. Each record
+/// has a key of its own.
 pub(crate) fn produce(broker: &Broker, load: Load<'_>) -> Result<Duration> {
+    produce_with_keys(broker, load, |number| number)
+}
+
+/// The same with the key that `key_of` gives the record of a number.
+pub(crate) fn produce_with_keys(
+    broker: &Broker,
+    load: Load<'_>,
+    key_of: impl Fn(u64) -> u64,
+) -> Result<Duration> {
     let mut config = config(broker, load.settings);
     // Enough for every batch to be full: the broker is to be measured, not the client's queue.
     config
@@ -137,7 +167,7 @@ pub(crate) fn produce(broker: &Broker, load: Load<'_>) -> Result<Duration> {
 
     let begin = Instant::now();
     for number in 0..load.records {
-        let key = number.to_be_bytes();
+        let key = key_of(number).to_be_bytes();
         let partition = i32::try_from(number % partitions)?;
         let mut record = BaseRecord::to(load.topic)
             .partition(partition)
@@ -206,8 +236,12 @@ pub(crate) fn consumer(broker: &Broker, topic: &str, from: Offset) -> Result<Bas
 }
 
 pub(crate) fn next(consumer: &BaseConsumer) -> Result<rdkafka::message::BorrowedMessage<'_>> {
-    match consumer.poll(PATIENCE) {
-        Some(message) => Ok(message?),
-        None => Err("no record for two minutes".into()),
+    let deadline = Instant::now() + PATIENCE;
+    // Other events than records, such as a new assignment, end a poll too.
+    while Instant::now() < deadline {
+        if let Some(message) = consumer.poll(PATIENCE) {
+            return Ok(message?);
+        }
     }
+    Err("no record for two minutes".into())
 }

@@ -54,6 +54,9 @@ struct Options {
     /// `small` finishes in a minute or two and says only whether everything works
     #[arg(long, value_enum, default_value_t = Size::Full)]
     sizes: Size,
+    /// How much the compaction rows compact, in MB, instead of what `sizes` says
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    compact: Option<u64>,
     /// Write the tables into BENCHMARKS.md, as `all` does by itself
     #[arg(long)]
     write: bool,

@@ -1,4 +1,4 @@
-//! Groups: how fast offsets are committed, what a group takes in memory, and how soon all is there after a restart.
+//! Groups at rest: how fast offsets are committed, what a group takes in memory, and how soon all is there after a restart.
 
 use std::{
     thread,
@@ -37,82 +37,9 @@ struct Commits {
 struct Groups {
     kib_each: f64,
     restart_s: f64,
-    /// Until a million commits have been loaded.
-    load_s: f64,
 }
 
-pub(super) fn measure(bench: &Bench) -> Result<Measured> {
-    let commits = commits(bench)?;
-    let runs_each = bench.runs.min(RUNS_MAX);
-    let mut sides = BySide::try_new(&bench.sides, Ok)?;
-    let groups = in_turns(&mut sides, runs_each, |side, _| {
-        let (kib_each, restart_s) = many_groups(bench, side)?;
-        Ok(Groups {
-            kib_each,
-            restart_s,
-            load_s: load(bench, side)?,
-        })
-    })?;
-
-    let of_commits = |work: &str, unit, figure: fn(&Commits) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit,
-        sordini: commits.samples(Side::Sordini, figure),
-        kafka: commits.samples(Side::Kafka, figure),
-        wanted,
-    };
-    let of_groups = |work: String, unit, figure: fn(&Groups) -> f64, bar| Row {
-        work,
-        unit,
-        sordini: groups.samples(Side::Sordini, figure),
-        kafka: groups.samples(Side::Kafka, figure),
-        wanted: Wanted::AtMost(bar),
-    };
-    let (group_count, loaded) = (bench.sizes.groups, offsets(bench));
-    let rows = vec![
-        of_commits(
-            "commits of 100 partitions",
-            "per s",
-            |run| run.per_second,
-            Wanted::RatioAtLeast(3.0),
-        ),
-        of_commits(
-            "CPU of each",
-            "µs",
-            |run| run.cpu_micros,
-            Wanted::RatioAtMost(0.3),
-        ),
-        of_groups(
-            format!("each of {group_count} groups with one member"),
-            "KiB",
-            |run| run.kib_each,
-            4.0,
-        ),
-        of_groups(
-            format!("{group_count} groups: from exec until all of them answer"),
-            "s",
-            |run| run.restart_s,
-            2.0,
-        ),
-        of_groups(
-            format!("{loaded} commits in one partition: from exec until they are loaded"),
-            "s",
-            |run| run.load_s,
-            2.0,
-        ),
-    ];
-    let note = format!(
-        "{COMMITTERS} consumers of librdkafka commit at the same time, each waiting for its answer. The groups have \
-         committed one offset each. Restarts are after a clean stop; {runs_each} runs."
-    );
-    Ok(Measured {
-        rows,
-        runs: bench.runs,
-        notes: vec![note],
-    })
-}
-
-fn commits(bench: &Bench) -> Result<BySide<Vec<Commits>>> {
+pub(super) fn commits(bench: &Bench) -> Result<Measured> {
     let mut brokers = bench.brokers("commits")?;
     for broker in brokers.iter() {
         client::create_topic(broker, TOPIC, PARTITIONS, &[])?;
@@ -120,7 +47,7 @@ fn commits(bench: &Bench) -> Result<BySide<Vec<Commits>>> {
             Wire::connect(broker)?.find_coordinator(&name(committer))?;
         }
     }
-    in_turns(&mut brokers, bench.runs, |_, broker| {
+    let runs = in_turns(&mut brokers, bench.runs, |_, broker| {
         // To warm up.
         commit_all(bench, broker)?;
         let (elapsed, cpu_time) = broker.cpu_time_of(|| commit_all(bench, broker))?;
@@ -131,6 +58,90 @@ fn commits(bench: &Bench) -> Result<BySide<Vec<Commits>>> {
             per_second: count / elapsed.as_secs_f64(),
             cpu_micros: cpu_time.as_secs_f64() * 1e6 / count,
         })
+    })?;
+    let row = |work: &str, unit, figure: fn(&Commits) -> f64, wanted| Row {
+        work: work.to_owned(),
+        unit,
+        sordini: runs.samples(Side::Sordini, figure),
+        kafka: runs.samples(Side::Kafka, figure),
+        wanted,
+    };
+    let rows = vec![
+        row(
+            "commits of 100 partitions",
+            "per s",
+            |run| run.per_second,
+            Wanted::RatioAtLeast(3.0),
+        ),
+        row(
+            "CPU of each",
+            "µs",
+            |run| run.cpu_micros,
+            Wanted::RatioAtMost(0.3),
+        ),
+    ];
+    let note = format!(
+        "{COMMITTERS} consumers of librdkafka commit at the same time, each waiting for its answer."
+    );
+    Ok(Measured {
+        rows,
+        runs: bench.runs,
+        notes: vec![note],
+    })
+}
+
+pub(super) fn many(bench: &Bench) -> Result<Measured> {
+    let runs_each = bench.runs.min(RUNS_MAX);
+    let mut sides = BySide::try_new(&bench.sides, Ok)?;
+    let runs = in_turns(&mut sides, runs_each, |side, _| many_groups(bench, side))?;
+    let row = |work: String, unit, figure: fn(&Groups) -> f64, bar| Row {
+        work,
+        unit,
+        sordini: runs.samples(Side::Sordini, figure),
+        kafka: runs.samples(Side::Kafka, figure),
+        wanted: Wanted::AtMost(bar),
+    };
+    let groups = bench.sizes.groups;
+    let rows = vec![
+        row(
+            format!("each of {groups} groups with one member"),
+            "KiB",
+            |run| run.kib_each,
+            4.0,
+        ),
+        row(
+            format!("{groups} groups: from exec until all of them answer"),
+            "s",
+            |run| run.restart_s,
+            2.0,
+        ),
+    ];
+    let note = "The groups have committed one offset each. The restart is after a clean stop.";
+    Ok(Measured {
+        rows,
+        runs: runs_each,
+        notes: vec![note.to_owned()],
+    })
+}
+
+pub(super) fn load(bench: &Bench) -> Result<Measured> {
+    let runs_each = bench.runs.min(RUNS_MAX);
+    let mut sides = BySide::try_new(&bench.sides, Ok)?;
+    let runs = in_turns(&mut sides, runs_each, |side, _| load_once(bench, side))?;
+    let offsets = offsets(bench);
+    let row = Row {
+        work: format!("{offsets} commits in one partition: from exec until they are loaded"),
+        unit: "s",
+        sordini: runs.samples(Side::Sordini, |seconds| *seconds),
+        kafka: runs.samples(Side::Kafka, |seconds| *seconds),
+        wanted: Wanted::AtMost(2.0),
+    };
+    let note =
+        "A hundred partitions, committed again and again. The restart is after a clean stop.";
+    Ok(Measured {
+        rows: vec![row],
+        runs: runs_each,
+        notes: vec![note.to_owned()],
     })
 }
 
@@ -171,8 +182,7 @@ fn commit_once(consumer: &BaseConsumer, offset: i64) -> Result<()> {
     Ok(consumer.commit(&offsets, CommitMode::Sync)?)
 }
 
-/// What a group takes (KiB), and how soon all of them are there again (s).
-fn many_groups(bench: &Bench, side: Side) -> Result<(f64, f64)> {
+fn many_groups(bench: &Bench, side: Side) -> Result<Groups> {
     let broker = bench.broker(side, "groups")?;
     client::create_topic(&broker, TOPIC, 1, &[])?;
     let mut wire = Wire::connect(&broker)?;
@@ -202,11 +212,14 @@ fn many_groups(bench: &Bench, side: Side) -> Result<(f64, f64)> {
     // Some ten thousand groups of some KiB.
     #[allow(clippy::cast_precision_loss)]
     let kib_each = after.saturating_sub(before) as f64 / members.len() as f64;
-    Ok((kib_each, begin.elapsed().as_secs_f64()))
+    Ok(Groups {
+        kib_each,
+        restart_s: begin.elapsed().as_secs_f64(),
+    })
 }
 
 /// How soon a partition with a million commits is there again (s).
-fn load(bench: &Bench, side: Side) -> Result<f64> {
+fn load_once(bench: &Bench, side: Side) -> Result<f64> {
     const GROUP: &str = "loaded";
     let broker = bench.broker(side, "load")?;
     client::create_topic(&broker, TOPIC, PARTITIONS, &[])?;

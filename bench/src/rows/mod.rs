@@ -1,13 +1,16 @@
 //! The rows, one file per group that shares its brokers and its load.
 
+mod compaction;
 mod consume;
 mod groups;
+mod joins;
 mod latency;
 mod memory;
 mod partitions;
 mod produce;
 mod start;
 mod tail;
+mod transactions;
 
 use clap::ValueEnum;
 
@@ -26,7 +29,13 @@ pub(crate) enum Group {
     Start,
     Memory,
     Partitions,
+    Commits,
     Groups,
+    Offsets,
+    Joins,
+    Transactions,
+    TransactionalIds,
+    Compaction,
 }
 
 impl Group {
@@ -48,7 +57,13 @@ impl Group {
             Group::Start => "From exec to the first ApiVersions answer",
             Group::Memory => "Resident memory",
             Group::Partitions => "Many partitions on one node",
-            Group::Groups => "Groups and their offsets",
+            Group::Commits => "Committing offsets",
+            Group::Groups => "Many groups",
+            Group::Offsets => "Loading a partition of offsets",
+            Group::Joins => "Joining a group",
+            Group::Transactions => "Transactions, 100 records over 10 partitions, one producer",
+            Group::TransactionalIds => "Many transactional ids",
+            Group::Compaction => "Compaction, 1 KiB records, one thread",
         }
     }
 
@@ -65,7 +80,13 @@ impl Group {
             Group::Start => start::measure(bench),
             Group::Memory => memory::measure(bench),
             Group::Partitions => partitions::measure(bench),
-            Group::Groups => groups::measure(bench),
+            Group::Commits => groups::commits(bench),
+            Group::Groups => groups::many(bench),
+            Group::Offsets => groups::load(bench),
+            Group::Joins => joins::measure(bench),
+            Group::Transactions => transactions::measure(bench),
+            Group::TransactionalIds => transactions::restart(bench),
+            Group::Compaction => compaction::measure(bench),
         }
     }
 }
