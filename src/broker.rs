@@ -53,6 +53,7 @@ use crate::{
         runtime::{Host, Job, Runtime},
         transaction::{TransactionCoordinator, markers, request::Transactions},
     },
+    descriptors::Shares,
     features,
     fetch_sessions::FetchSessions,
     metrics::{self, Metrics, gauges},
@@ -63,10 +64,6 @@ use crate::{
 
 /// Partitions that all fetch sessions together may remember. A partition costs about 200 bytes.
 const SESSION_PARTITIONS_MAX: usize = 1_000_000;
-
-/// Open files of each log directory. Connections need descriptors too, and `ulimit -n` is 20,000 where
-/// somebody has thought of it.
-const FILES_MAX: usize = 4096;
 
 /// How long answers in flight are waited for when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -496,7 +493,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, StartError> {
     let now = clock::now();
     let cluster_id = cluster_id(&*disk, &config)?;
-    let (directories, unusable) = open_directories(&disk, &config, &cluster_id, now)?;
+    let shares = Shares::of_process(config.log_dirs.len());
+    let (directories, unusable) = open_directories(&disk, &config, &cluster_id, shares.files, now)?;
     let listeners = bind(&config).await?;
     let endpoint = match config.metrics_listener {
         Some(address) => Some(bind_metrics(address).await?),
@@ -586,7 +584,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
             config.max_incremental_fetch_session_cache_slots,
             SESSION_PARTITIONS_MAX,
         )),
-        connections: Arc::new(Connections::default()),
+        connections: Arc::new(Connections::new(shares.connections)),
         config: shared_config,
         fixed_config: config,
         overrides: Mutex::default(),
@@ -725,6 +723,7 @@ fn open_directories(
     disk: &Arc<dyn Disk>,
     config: &Config,
     cluster_id: &str,
+    files_max: usize,
     now: i64,
 ) -> Result<(Vec<Arc<Directory>>, Vec<PathBuf>), StartError> {
     let identity = Identity {
@@ -733,7 +732,7 @@ fn open_directories(
     };
     let open = |path: &Path| -> Result<Directory, storage::error::Error> {
         directory::create(&**disk, path)?;
-        Directory::open(Arc::clone(disk), path, &identity, FILES_MAX, now)
+        Directory::open(Arc::clone(disk), path, &identity, files_max, now)
     };
     let (mut directories, mut unusable) = (Vec::new(), Vec::new());
     for path in &config.log_dirs {

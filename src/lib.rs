@@ -8,6 +8,7 @@ mod client;
 mod clock;
 pub mod config;
 mod coordinator;
+pub mod descriptors;
 mod features;
 mod fetch_sessions;
 pub mod logging;

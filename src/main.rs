@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use sordini::{
     Config, StartError,
     cli::{self, Exit},
-    logging, resident,
+    descriptors, logging, resident,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -22,6 +22,9 @@ fn start(config: Config) -> Exit {
     logging::init();
     for warning in config.warnings() {
         warn!("{warning}");
+    }
+    if let Err(err) = descriptors::raise_limit() {
+        warn!("cannot raise the limit of open files: {err}");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

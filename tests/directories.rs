@@ -397,13 +397,51 @@ fn a_partition_in_two_directories_goes_on_in_one() {
     }
 }
 
+/// The limit of open files is for the logs first. Where only the soft one is low it is raised, as Java does.
+#[test]
+fn a_crowd_of_connections_takes_no_directory_with_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dirs = ["first", "second"].map(|name| root.path().join(name).display().to_string());
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let process = Process::start_limited("ulimit -Sn 100; ulimit -Hn 320", &dirs, address);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.0.id()));
+    let limits = limits.expect("its limits");
+    let open_files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = open_files.and_then(|line| line.split_whitespace().nth(3));
+    assert_eq!(soft, Some("320"));
+
+    let mut client = Client::connect(address);
+    client.create_topic("orders", 90);
+    let crowd: Vec<TcpStream> = (0..400)
+        .map(|_| TcpStream::connect(address).expect("the system accepts for it"))
+        .collect();
+    // More logs than there may be open files.
+    for index in (0..90).chain(0..90) {
+        assert_eq!(produce(&mut client, index, "in a crowd"), 0);
+    }
+    // Who is too much is sent away, and does not have to find out by waiting.
+    let mut last = crowd.last().expect("one");
+    assert_eq!(last.read(&mut [0]).ok(), Some(0));
+    drop(crowd);
+    process.kill();
+}
+
 /// The program itself.
 struct Process(Child);
 
 impl Process {
     fn start(dirs: &[String; 2], address: SocketAddr) -> Process {
-        let child = Command::new(env!("CARGO_BIN_EXE_sordini"))
+        Process::start_limited("true", dirs, address)
+    }
+
+    /// `limit` is what a shell does before it becomes the program.
+    fn start_limited(limit: &str, dirs: &[String; 2], address: SocketAddr) -> Process {
+        let program = env!("CARGO_BIN_EXE_sordini");
+        let child = Command::new("/bin/sh")
             .env_clear()
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), program])
             .args(["--override", &format!("log.dirs={}", dirs.join(","))])
             .args(["--override", &format!("listeners=PLAINTEXT://{address}")])
             .args(["--override", "sordini.metrics.listener="])

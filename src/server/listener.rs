@@ -102,7 +102,7 @@ impl Listener {
         };
         let Some(seat) = broker.connections().sit_down(peer.ip(), limits) else {
             counts.refused.fetch_add(1, Relaxed);
-            info!(%peer, "refusing a connection: max.connections or max.connections.per.ip is reached");
+            info!(%peer, "refusing a connection: max.connections, max.connections.per.ip or the limit of open files is reached");
             return;
         };
         // Answers are written whole; waiting for more to send would only delay them.
@@ -153,8 +153,10 @@ fn bind(address: SocketAddr, sockets: Sockets) -> io::Result<TcpListener> {
 }
 
 /// Who is connected, counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connections {
+    /// For more there are no file descriptors.
+    max: usize,
     seats: Mutex<Seats>,
     /// Woken when the last connection has ended.
     empty: Notify,
@@ -180,6 +182,14 @@ pub(crate) struct Seat {
 }
 
 impl Connections {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            seats: Mutex::default(),
+            empty: Notify::new(),
+        }
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.seats().taken
     }
@@ -198,7 +208,7 @@ impl Connections {
     pub(super) fn sit_down(self: &Arc<Self>, ip: IpAddr, limits: Limits) -> Option<Seat> {
         let mut seats = self.seats();
         let from_ip = seats.by_ip.get(&ip).copied().unwrap_or(0);
-        if limits.all <= seats.taken || limits.from_one_ip <= from_ip {
+        if limits.all.min(self.max) <= seats.taken || limits.from_one_ip <= from_ip {
             return None;
         }
         seats.taken += 1;
@@ -236,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_again_when_its_connection_ends() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::new(usize::MAX));
         let limits = Limits {
             all: 3,
             from_one_ip: 2,

@@ -37,7 +37,7 @@ use uuid::Uuid;
 use crate::{
     checkpoint::{self, Offsets},
     config::Config,
-    disk::{Disk, Lock, Space},
+    disk::{self, Disk, Lock, Mode, Space},
     error::Error,
     files::{Files, read_small},
     log::{Log, Shutdown, Start},
@@ -481,6 +481,11 @@ pub fn cluster_id(disk: &dyn Disk, path: &Path) -> Result<Option<String>, Error>
     }
 }
 
+fn is_out_of_descriptors(err: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE};
+    matches!(err.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
 /// A directory's name as a log's: topic, `-`, partition, and perhaps a suffix.
 fn found(name: String) -> Option<Found> {
     let suffixed = [State::Deleted, State::Future, State::Stray]
@@ -576,6 +581,18 @@ impl Volume {
             return Err(Error::Offline { dir });
         }
         Ok(())
+    }
+
+    /// Opens a file, at the cost of others that are open if there is no descriptor for it: that is not
+    /// the disk's fault.
+    pub(crate) fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn disk::File>> {
+        match self.disk.open(path, mode) {
+            Err(err) if is_out_of_descriptors(&err) => {
+                self.files.relieve();
+                self.disk.open(path, mode)
+            }
+            opened => opened,
+        }
     }
 
     /// The result of a system call. A failure takes the directory offline.

@@ -66,6 +66,13 @@ impl Files {
         }
     }
 
+    /// Lets go of half of them. The system has no descriptor left.
+    pub(crate) fn relieve(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let half = open.len().div_ceil(2);
+        open.drain(..half);
+    }
+
     fn forget(&self, file: &Arc<Open>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|other| !Arc::ptr_eq(other, file));
@@ -272,10 +279,10 @@ impl Handle {
             return Err(Error::Gone { path });
         }
         self.removed.store(false, Ordering::Relaxed);
-        let opened = match place.disk().open(&path, mode) {
+        let opened = match place.volume.open(&path, mode) {
             // Renamed to `.deleted` between our asking for the name and opening it.
             Err(err) if err.kind() == std::io::ErrorKind::NotFound && path != self.path(place) => {
-                place.disk().open(&self.path(place), mode)
+                place.volume.open(&self.path(place), mode)
             }
             opened => opened,
         };

@@ -706,7 +706,7 @@ fn end_of_file(place: &Place, name: &str, base_offset: i64) -> Result<i64, Error
     let path = place.path(name);
     let file = place
         .volume
-        .done("open", &path, place.disk().open(&path, Mode::Open))?;
+        .done("open", &path, place.volume.open(&path, Mode::Open))?;
     let size = place.volume.done("stat", &path, file.size())?;
     let mut position = 0;
     let mut end = base_offset;

@@ -146,7 +146,7 @@ impl Log {
         // Not synced: it has a CRC, and without it the batches are read.
         let done = self
             .place
-            .disk()
+            .volume
             .open(&path, Mode::Replace)
             .and_then(|file| write_all(&*file, &mut [IoSlice::new(&bytes)], 0));
         self.place.volume.done("write", &path, done)?;
