@@ -8,6 +8,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -169,7 +171,6 @@ pub(crate) async fn run(broker: Arc<Broker>) {
                 Some(done) = jobs.join_next() => match done {
                     Ok(Turn::Done) => break,
                     Ok(Turn::InVain) => (),
-                    // A panic has been printed; its log stays marked as in progress, and so left alone.
                     Err(err) => {
                         error!(%err, "a compaction failed");
                         break;
@@ -261,14 +262,21 @@ impl Cleaner {
         let settings = settings(&broker.config());
         let started = Instant::now();
         let mut pace = |bytes| self.pace(broker, job, bytes);
-        let done = job
-            .home
-            .log
-            .compact(&job.dirty, &settings, clock::now(), &mut pace);
+        let mut compact = || {
+            let log = &job.home.log;
+            log.compact(&job.dirty, &settings, clock::now(), &mut pace)
+        };
+        // What a panic leaves half done is a copy, which the next start throws away.
+        let done = panic::catch_unwind(AssertUnwindSafe(&mut compact));
         let turn = match done {
-            Ok(done) => self.finished(job, &done, started.elapsed()),
-            Err(err) => {
+            Ok(Ok(done)) => self.finished(job, &done, started.elapsed()),
+            Ok(Err(err)) => {
                 self.failed(job.place.clone(), &err, job.dirty.dirty_bytes);
+                Turn::Done
+            }
+            Err(_) => {
+                let why = "a fault of the broker, which has just been printed";
+                self.give_up(job.place.clone(), &why, job.dirty.dirty_bytes);
                 Turn::Done
             }
         };
@@ -317,6 +325,10 @@ impl Cleaner {
         ) {
             return;
         }
+        self.give_up(place, err, bytes);
+    }
+
+    fn give_up(&self, place: Place, err: &dyn fmt::Display, bytes: u64) {
         error!(
             dir = %place.directory.display(),
             log = place.name,

@@ -284,8 +284,10 @@ impl Partition {
 
     pub fn configure(&self, config: &Config) {
         self.rules.store(Arc::new(config.rules.clone()));
+        // Under the lock, so that a log that takes this one's place meanwhile does not miss it.
+        let mut leadership = self.lock();
         self.log().set_config(config.log.clone());
-        self.lock().min_insync_replicas = config.min_insync_replicas;
+        leadership.min_insync_replicas = config.min_insync_replicas;
     }
 
     /// Puts the records somewhere else, as `change` says, which is told where they are and the leader

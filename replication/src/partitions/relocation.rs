@@ -33,8 +33,15 @@ use crate::partition::{Home, Partition};
 /// Read and written at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Appends are made to wait when less than this is left to copy.
+/// What has been copied is made durable when less than this is left.
 const REST_MAX: u64 = 4 << 20;
+
+/// Appends, and all who want the partition meanwhile, are made to wait when less than this is left: it is
+/// copied and made durable before they may go on.
+const LAST_MAX: u64 = 64 << 10;
+
+/// Chunks, after which they wait whatever is left: somebody writes as fast as this copies.
+const CHUNKS_MAX: usize = 64;
 
 /// Replicas on their way, by topic id and partition index.
 #[derive(Debug, Default)]
@@ -160,6 +167,13 @@ impl Partitions {
         while log.size() + REST_MAX < original.size() {
             check()?;
             if !copy_some(&original, log, clock())? {
+                break;
+            }
+        }
+        to.flush(log, log.end_offset())?;
+        for _ in 0..CHUNKS_MAX {
+            check()?;
+            if log.size() + LAST_MAX >= original.size() || !copy_some(&original, log, clock())? {
                 break;
             }
         }
