@@ -449,17 +449,17 @@ impl Partition {
         let log = &home.log;
         let high_watermark = self.high_watermark.get();
         let last_stable_offset = log.last_stable_offset(high_watermark, now)?;
-        let end = match isolation {
-            Isolation::ReadUncommitted => high_watermark,
-            Isolation::ReadCommitted => last_stable_offset,
+        let (slice, aborted) = match isolation {
+            Isolation::ReadUncommitted => {
+                (log.read(offset, max_bytes, min_one, high_watermark)?, None)
+            }
+            Isolation::ReadCommitted => {
+                let (slice, aborted) =
+                    log.read_committed(offset, max_bytes, min_one, last_stable_offset, now)?;
+                (slice, Some(aborted))
+            }
         };
-        let slice = log.read(offset, max_bytes, min_one, end)?;
         let slice = (!slice.is_empty()).then_some(slice);
-        let aborted = match (isolation, &slice) {
-            (Isolation::ReadUncommitted, _) => None,
-            (Isolation::ReadCommitted, None) => Some(Vec::new()),
-            (Isolation::ReadCommitted, Some(_)) => Some(log.aborted(offset, end, now)?),
-        };
         Ok(Read {
             slice,
             high_watermark,

@@ -6,7 +6,9 @@
 //!
 //! Entries ascend by last offset (their markers' order); the file exists only if there are some.
 
-use crate::producers::Completed;
+use std::io;
+
+use crate::{disk::File, producers::Completed};
 
 /// One aborted transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl From<Completed> for Aborted {
 
 pub const ENTRY_SIZE: usize = 34;
 const VERSION: i16 = 0;
+/// Entries that are read at a time: a page.
+const CHUNK: usize = 120;
 
 impl Aborted {
     pub fn encode(&self) -> [u8; ENTRY_SIZE] {
@@ -75,6 +79,52 @@ pub fn decode_all(bytes: &[u8]) -> Vec<Aborted> {
         entries.push(entry);
     }
     entries
+}
+
+/// Adds to `found` what has records in `from..to`, without reading more of the file than that. True if no later entry
+/// begins before `to`.
+pub(crate) fn within(
+    file: &dyn File,
+    from: i64,
+    to: i64,
+    found: &mut Vec<Aborted>,
+) -> io::Result<bool> {
+    let mut at = first_ending_at(file, from)?;
+    let mut bytes = [0; CHUNK * ENTRY_SIZE];
+    loop {
+        let read = file.read_at(&mut bytes, at * ENTRY_SIZE as u64)?;
+        let entries = decode_all(&bytes[..read]);
+        at += entries.len() as u64;
+        let is_last = entries.len() < CHUNK;
+        for entry in entries {
+            if entry.first_offset < to {
+                found.push(entry);
+            }
+            if entry.last_stable_offset >= to {
+                return Ok(true);
+            }
+        }
+        if is_last {
+            return Ok(false);
+        }
+    }
+}
+
+/// The place of the first entry whose marker is at or after `offset`, by bisection: the number of entries if there is
+/// none.
+fn first_ending_at(file: &dyn File, offset: i64) -> io::Result<u64> {
+    let mut bytes = [0; ENTRY_SIZE];
+    let (mut low, mut high) = (0, file.size()? / ENTRY_SIZE as u64);
+    while low < high {
+        let middle = low.midpoint(high);
+        let read = file.read_at(&mut bytes, middle * ENTRY_SIZE as u64)?;
+        match decode_all(&bytes[..read]).first() {
+            Some(entry) if entry.last_offset < offset => low = middle + 1,
+            // It ends there, or a crash has left nothing in its place: those before it are whole.
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 #[cfg(test)]

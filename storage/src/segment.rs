@@ -313,6 +313,23 @@ impl Segment {
         ))
     }
 
+    /// Adds to `found` the aborted transactions with records in `from..to` whose marker lies in this segment. True if
+    /// no marker after it ends one that begins before `to`.
+    pub(crate) fn aborted_within(
+        &self,
+        from: i64,
+        to: i64,
+        found: &mut Vec<Aborted>,
+    ) -> Result<bool, Error> {
+        if !self.has_txns.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let file = self.txns.get(&self.place)?;
+        let done = aborted::within(&**file, from, to, found);
+        let path = self.txns.path(&self.place);
+        self.place.volume.done("read", &path, done)
+    }
+
     /// Adds an aborted transaction, unless it is there: recovery comes by a second time. True if
     /// that has created the file, whose name is on the disk when the directory is synced.
     pub(crate) fn add_aborted(&self, entry: &Aborted) -> Result<bool, Error> {

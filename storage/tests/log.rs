@@ -5,9 +5,13 @@ mod common;
 
 use std::{path::Path, sync::Arc};
 
-use common::{NOW, batch, directory, idempotent, identity, marker, offsets, small, transactional};
+use common::{
+    NOW, batch, directory, idempotent, identity, marker, offsets, small, transactional,
+    whole_batches,
+};
 use protocol::batch::{Batch, Builder};
 use storage::{
+    aborted::Aborted,
     config::Config,
     directory::{Directory, State},
     disk,
@@ -214,6 +218,51 @@ fn an_open_transaction_holds_back_the_last_stable_offset() {
         (7, 8)
     );
     assert!(log.aborted(8, 9, NOW).unwrap().is_empty());
+}
+
+/// All of them up to the last stable offset make the answer larger than its records, and reading a log quadratic.
+#[test]
+fn a_read_names_the_aborted_transactions_within_it() {
+    const COUNT: i64 = 600;
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    let append = |batch| log.append(&batch, 0, NOW).unwrap();
+    let end = |producer, commit| append(marker(producer, 0, 0, commit));
+    // Ends in another segment than it begins in.
+    append(transactional(7, 0, 1));
+    for at in 0..COUNT {
+        let sequence = i32::try_from(2 * at).unwrap();
+        append(transactional(1, sequence, 2));
+        end(1, at % 2 == 0);
+        if at == COUNT / 2 {
+            end(7, false);
+        }
+    }
+    let stable = log.end_offset();
+    assert_eq!(log.last_stable_offset(stable, NOW).unwrap(), stable);
+    let all = log.aborted(0, stable, NOW).unwrap();
+    assert_eq!(all.len(), 301);
+
+    let (mut next, mut listed, mut reads) = (0, 0, 0);
+    while next < stable {
+        let (slice, aborted) = log.read_committed(next, 800, true, stable, NOW).unwrap();
+        let from = next;
+        for batch in whole_batches(slice.read().unwrap()) {
+            next = batch.header().next_offset();
+        }
+        let matters = |it: &&Aborted| it.first_offset < next && from <= it.last_offset;
+        for missing in all.iter().filter(matters) {
+            assert!(aborted.contains(missing), "{missing:?} of {from}..{next}");
+        }
+        listed += aborted.len();
+        reads += 1;
+    }
+    assert!(reads > 60, "{reads} reads");
+    // The long one in half of them, the others once, and again where a read ends within an interval of the index.
+    assert!(listed < 300 + reads * 6, "{listed} listed in {reads} reads");
+    let (_, none) = log.read_committed(stable, 800, true, stable, NOW).unwrap();
+    assert!(none.is_empty());
 }
 
 /// It would hold back the last stable offset for good.

@@ -1,6 +1,6 @@
 //! What is known of producers and their transactions, and its snapshots.
 
-use std::io::IoSlice;
+use std::{io::IoSlice, sync::Arc};
 
 use super::{Log, Transactions, Writer};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     files::file_name,
     producers::{Producer, Producers, Standing},
     recovery::{self, SNAPSHOT},
+    segment::Segment,
 };
 
 /// Unless producers are very many, this much log at most lies between the last snapshot of producer
@@ -61,7 +62,7 @@ impl Log {
         Ok(first.map_or(high_watermark, |first| first.min(high_watermark)))
     }
 
-    /// Aborted transactions with records in `from..to`, for a `read_committed` consumer.
+    /// Aborted transactions with records in `from..to`.
     pub fn aborted(&self, from: i64, to: i64, now: i64) -> Result<Vec<Aborted>, Error> {
         // Loading completes what a crash may have lost of the index.
         self.know_transactions(now)?;
@@ -78,22 +79,10 @@ impl Log {
                 .map(|(_, s)| s.clone())
                 .collect()
         };
-        let mut found = Vec::new();
-        for segment in segments {
-            for aborted in segment.aborted()? {
-                if aborted.last_offset >= from && aborted.first_offset < to {
-                    found.push(aborted);
-                }
-                // All that comes later begins after this.
-                if aborted.last_stable_offset >= to {
-                    return Ok(found);
-                }
-            }
-        }
-        Ok(found)
+        aborted_in(&segments, from, to)
     }
 
-    fn know_transactions(&self, now: i64) -> Result<(), Error> {
+    pub(super) fn know_transactions(&self, now: i64) -> Result<(), Error> {
         if !self.transactions().known {
             let mut writer = self.writer()?;
             self.producers_of(&mut writer, now)?;
@@ -174,4 +163,19 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Aborted transactions with records in `from..to`, by the indexes of the segment with `from` and of those after it.
+pub(super) fn aborted_in(
+    segments: &[Arc<Segment>],
+    from: i64,
+    to: i64,
+) -> Result<Vec<Aborted>, Error> {
+    let mut found = Vec::new();
+    for segment in segments {
+        if segment.aborted_within(from, to, &mut found)? {
+            break;
+        }
+    }
+    Ok(found)
 }

@@ -7,8 +7,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::Log;
+use super::{Log, producers::aborted_in};
 use crate::{
+    aborted::Aborted,
     error::Error,
     segment::{Located, Segment},
 };
@@ -31,6 +32,34 @@ impl Log {
         self.unless_gone(|| self.read_once(offset, max_bytes, min_one, end))
     }
 
+    /// As [`Self::read`], up to the last stable offset `end`, with the transactions whose records in what is read are
+    /// to be skipped: they were aborted. One or another may be named that only comes after it, as an index does not know
+    /// every batch.
+    pub fn read_committed(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        min_one: bool,
+        end: i64,
+        now: i64,
+    ) -> Result<(Slice, Vec<Aborted>), Error> {
+        self.place.volume.check()?;
+        // Loading completes what a crash may have lost of the index.
+        self.know_transactions(now)?;
+        self.unless_gone(|| {
+            let slice = self.read_once(offset, max_bytes, min_one, end)?;
+            if slice.is_empty() {
+                return Ok((slice, Vec::new()));
+            }
+            let segments = self.segments_from(&slice.segment)?;
+            // Not up to the last stable offset: a million aborted transactions may lie before that.
+            let next_base = segments.get(1).map(|next| next.base_offset);
+            let to = slice.bound()?.or(next_base).map_or(end, |to| to.min(end));
+            let aborted = aborted_in(&segments, offset, to)?;
+            Ok((slice, aborted))
+        })
+    }
+
     fn read_once(
         &self,
         offset: i64,
@@ -50,6 +79,20 @@ impl Log {
             }
             // Compaction has left no batch between here and the next segment.
             from = next;
+        }
+    }
+
+    /// The segment and all after it, as long as it is still in its place: one that a compaction has put there may
+    /// have the aborted transactions of more segments, and know less of them.
+    fn segments_from(&self, segment: &Arc<Segment>) -> Result<Vec<Arc<Segment>>, Error> {
+        let view = self.view();
+        let segments = view.segments.range(segment.base_offset..);
+        let segments: Vec<_> = segments.map(|(_, segment)| Arc::clone(segment)).collect();
+        match segments.first() {
+            Some(first) if Arc::ptr_eq(first, segment) => Ok(segments),
+            _ => Err(Error::Gone {
+                path: segment.log.path(&segment.place),
+            }),
         }
     }
 
@@ -257,8 +300,8 @@ impl Slice {
     }
 
     /// An offset at or after the end of the slice, by the index: the bound up to which aborted
-    /// transactions matter to its reader. `None`: the log end.
-    pub fn bound(&self) -> Result<Option<i64>, Error> {
+    /// transactions matter to its reader. `None`: the end of the segment.
+    fn bound(&self) -> Result<Option<i64>, Error> {
         self.segment.bound_after(self.position, self.size)
     }
 }
