@@ -60,7 +60,7 @@ impl Sizes {
             Size::Full => Sizes {
                 load_bytes: 2 * GB,
                 small_records: 5_000_000,
-                flushed_bytes: 500 * MB,
+                flushed_bytes: 250 * MB,
                 latency_records: 15_000,
                 cold_bytes: 8 * GB,
                 tail_seconds: 10,

@@ -13,12 +13,12 @@ use crate::{
     client::{self, Load},
     process,
     report::{Measured, Row, Wanted},
-    turns::{BySide, in_turns},
+    turns::kafka_once,
 };
 
 const TOPICS: i32 = 10;
 const LIMIT: Duration = Duration::from_secs(300);
-const RUNS_MAX: u32 = 2;
+const RUNS_MAX: u32 = 3;
 
 struct Run {
     create: Duration,
@@ -30,8 +30,7 @@ struct Run {
 
 pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
-    let mut sides = BySide::try_new(&bench.sides, Ok)?;
-    let runs = in_turns(&mut sides, runs_each, |side, _| measure_once(bench, side))?;
+    let runs = kafka_once(&bench.sides, runs_each, |side| measure_once(bench, side))?;
     let row = |work: &str, unit, figure: fn(&Run) -> f64, wanted| Row {
         work: work.to_owned(),
         unit,
@@ -72,7 +71,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         ),
     ];
     let note = format!(
-        "{} partitions in {TOPICS} topics, `ulimit -n 20000`, clean stop.",
+        "{} partitions in {TOPICS} topics, `ulimit -n 20000`, clean stop. Kafka has one turn.",
         bench.sizes.partitions
     );
     Ok(Measured {

@@ -19,7 +19,7 @@ use crate::{
     client::{self, Load},
     report::{Measured, Row, Wanted},
     stats::quantile,
-    turns::{BySide, in_turns},
+    turns::{in_turns, kafka_once},
     wire::{CoordinatorOf, Wire},
 };
 
@@ -187,8 +187,7 @@ fn commit(producer: &BaseProducer) -> Result<Duration> {
 
 pub(super) fn restart(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
-    let mut sides = BySide::try_new(&bench.sides, Ok)?;
-    let runs = in_turns(&mut sides, runs_each, |side, _| restart_once(bench, side))?;
+    let runs = kafka_once(&bench.sides, runs_each, |side| restart_once(bench, side))?;
     let row = Row {
         work: "from exec until one of them has its producer id".to_owned(),
         unit: "s",
@@ -197,7 +196,8 @@ pub(super) fn restart(bench: &Bench) -> Result<Measured> {
         wanted: Wanted::AtMost(1.0),
     };
     let note = format!(
-        "{} transactional ids, each has committed a transaction. The restart is after a clean stop.",
+        "{} transactional ids, each has committed a transaction. The restart is after a clean stop. Kafka has \
+         one turn.",
         bench.sizes.transactional_ids
     );
     Ok(Measured {
