@@ -238,7 +238,7 @@ impl Directory {
             Ok(_) => self.start_of(name),
             // A log of the same name was deleted, perhaps.
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                self.volume.forget(name);
+                self.volume.forget_on_disk(name)?;
                 let created = self.volume.disk.create_dir(&dir);
                 self.volume.done("create", &dir, created)?;
                 Start::clean()
@@ -257,8 +257,8 @@ impl Directory {
         let positions = self.volume.positions();
         Start {
             shutdown: self.shutdown,
-            recovery_point: positions.recovery.get(name).copied().unwrap_or(0),
-            log_start_offset: positions.starts.get(name).copied().unwrap_or(0),
+            recovery_point: positions.recovery.get(name).unwrap_or(0),
+            log_start_offset: positions.starts.get(name).unwrap_or(0),
         }
     }
 
@@ -309,6 +309,9 @@ impl Directory {
     pub fn rename(&self, log: &Log, name: &str, state: State) -> Result<String, Error> {
         let new_name = state.name_of(name);
         let old_name = log.name();
+        if state == State::Live {
+            self.volume.forget_on_disk(&new_name)?;
+        }
         log.rename(self.volume.root.join(&new_name))?;
         let mut logs = self.volume.logs();
         if let Some(log) = logs.remove(&old_name) {
@@ -358,18 +361,18 @@ impl Directory {
 
     /// How far the log called `name` is compacted.
     pub fn cleaned_offset(&self, name: &str) -> Option<i64> {
-        self.volume.positions().cleaned.get(name).copied()
+        self.volume.positions().cleaned.get(name)
     }
 
     /// The log called `name` is compacted below `offset`: it is a copy of one that was.
     /// [`Log::compact`] sees to it by itself.
     pub fn set_cleaned_offset(&self, name: &str, offset: i64) -> Result<(), Error> {
         let mut positions = self.volume.positions();
-        positions.cleaned.insert(name.to_owned(), offset);
-        self.volume.write_offsets(CLEANED, &positions.cleaned)
+        positions.cleaned.set(name, offset);
+        self.volume.write(&mut positions.cleaned)
     }
 
-    /// Writes how far logs are flushed and where they start, if that has changed.
+    /// Writes how far logs are flushed and compacted and where they start, if that has changed.
     pub fn checkpoint(&self) -> Result<(), Error> {
         self.volume.write_positions()
     }
@@ -523,17 +526,74 @@ impl fmt::Debug for Volume {
 }
 
 /// How far logs are flushed and where they start, by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Positions {
-    recovery: Offsets,
-    starts: Offsets,
+    recovery: Checkpoint,
+    starts: Checkpoint,
     /// How far they are compacted.
-    cleaned: Offsets,
-    /// The recovery points in the file.
-    written: Offsets,
-    starts_changed: bool,
+    cleaned: Checkpoint,
     /// A log that is not in a [`Directory`]: its owner keeps what it needs to open it again.
     lone: bool,
+}
+
+impl Default for Positions {
+    fn default() -> Positions {
+        Positions {
+            recovery: Checkpoint::new(RECOVERY_POINTS),
+            starts: Checkpoint::new(START_OFFSETS),
+            cleaned: Checkpoint::new(CLEANED),
+            lone: false,
+        }
+    }
+}
+
+/// Offsets of logs, and what the file has of them.
+#[derive(Debug)]
+struct Checkpoint {
+    file: &'static str,
+    now: Offsets,
+    written: Offsets,
+}
+
+impl Checkpoint {
+    fn new(file: &'static str) -> Checkpoint {
+        Checkpoint {
+            file,
+            now: Offsets::new(),
+            written: Offsets::new(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<i64> {
+        self.now.get(name).copied()
+    }
+
+    fn set(&mut self, name: &str, offset: i64) {
+        match self.now.get_mut(name) {
+            Some(known) => *known = offset,
+            None => {
+                self.now.insert(name.to_owned(), offset);
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.now.remove(name);
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        if let Some(offset) = self.now.remove(from) {
+            self.now.insert(to.to_owned(), offset);
+        }
+    }
+
+    /// Lowers what is known of the log to `offset`. True if the file says more.
+    fn lower(&mut self, name: &str, offset: i64) -> bool {
+        if let Some(known) = self.now.get_mut(name) {
+            *known = offset.min(*known);
+        }
+        self.written.get(name).is_some_and(|known| *known > offset)
+    }
 }
 
 #[derive(Default)]
@@ -684,73 +744,81 @@ impl Volume {
     }
 
     fn read_positions(&self) -> Result<(), Error> {
-        let recovery = self.read_offsets(RECOVERY_POINTS)?;
-        let starts = self.read_offsets(START_OFFSETS)?;
-        let cleaned = self.read_offsets(CLEANED)?;
         let mut positions = self.positions();
-        positions.written = recovery.clone();
-        positions.recovery = recovery;
-        positions.starts = starts;
-        positions.cleaned = cleaned;
+        let Positions {
+            recovery,
+            starts,
+            cleaned,
+            ..
+        } = &mut *positions;
+        for checkpoint in [recovery, starts, cleaned] {
+            checkpoint.now = self.read_offsets(checkpoint.file)?;
+            checkpoint.written = checkpoint.now.clone();
+        }
         Ok(())
     }
 
     pub(crate) fn write_positions(&self) -> Result<(), Error> {
         self.write_start_offsets()?;
-        self.write_recovery_points()
+        self.write_recovery_points()?;
+        self.write_changed(|positions| &mut positions.cleaned)
     }
 
     fn write_start_offsets(&self) -> Result<(), Error> {
-        let mut positions = self.positions();
-        if positions.starts_changed && !positions.lone {
-            self.write_offsets(START_OFFSETS, &positions.starts)?;
-            positions.starts_changed = false;
-        }
-        Ok(())
+        self.write_changed(|positions| &mut positions.starts)
     }
 
     fn write_recovery_points(&self) -> Result<(), Error> {
+        self.write_changed(|positions| &mut positions.recovery)
+    }
+
+    fn write_changed(
+        &self,
+        which: impl Fn(&mut Positions) -> &mut Checkpoint,
+    ) -> Result<(), Error> {
         let mut positions = self.positions();
-        if positions.recovery != positions.written && !positions.lone {
-            self.write_offsets(RECOVERY_POINTS, &positions.recovery)?;
-            positions.written = positions.recovery.clone();
+        let lone = positions.lone;
+        let checkpoint = which(&mut positions);
+        if checkpoint.now == checkpoint.written || lone {
+            return Ok(());
         }
+        self.write(checkpoint)
+    }
+
+    fn write(&self, checkpoint: &mut Checkpoint) -> Result<(), Error> {
+        self.write_offsets(checkpoint.file, &checkpoint.now)?;
+        checkpoint.written.clone_from(&checkpoint.now);
         Ok(())
     }
 
-    /// The log called `name` is on the disk below `offset`.
-    pub(crate) fn set_recovery_point(&self, name: &str, offset: i64) {
+    /// The log is on the disk below `offset`.
+    pub(crate) fn set_recovery_point(&self, log: &Log, offset: i64) {
         let mut positions = self.positions();
-        match positions.recovery.get_mut(name) {
-            Some(known) => *known = offset,
-            None => {
-                positions.recovery.insert(name.to_owned(), offset);
-            }
-        }
+        // Asked for under the lock: who renames a log comes here afterwards to have it forgotten.
+        positions.recovery.set(&log.name(), offset);
     }
 
     /// The log is compacted below `offset`. Nothing is noted of one on its way out: one of the same
     /// name may have begun.
     pub(crate) fn set_cleaned(&self, log: &Log, offset: i64) -> Result<(), Error> {
         let mut positions = self.positions();
-        // Asked for under the lock: who renames a log comes here afterwards to have it forgotten.
         match found(log.name()) {
             Some(Found {
                 name,
                 state: State::Live,
-            }) => positions.cleaned.insert(name, offset),
+            }) => positions.cleaned.set(&name, offset),
             _ => return Ok(()),
-        };
+        }
         if positions.lone {
             return Ok(());
         }
-        self.write_offsets(CLEANED, &positions.cleaned)
+        self.write(&mut positions.cleaned)
     }
 
     /// Makes sure that the file says so too, before compaction leaves gaps below: recovery takes a
     /// gap above for what a power cut has left.
     pub(crate) fn write_recovery_point(&self, name: &str, offset: i64) -> Result<(), Error> {
-        let known = self.positions().written.get(name).copied();
+        let known = self.positions().recovery.written.get(name).copied();
         if known.is_some_and(|known| known >= offset) {
             return Ok(());
         }
@@ -761,20 +829,12 @@ impl Volume {
     /// is corrected before this returns: what will be appended there is not.
     pub(crate) fn lower_recovery_point(&self, name: &str, offset: i64) -> Result<(), Error> {
         let mut positions = self.positions();
-        let lower = |offsets: &mut Offsets| match offsets.get_mut(name) {
-            Some(known) if *known > offset => {
-                *known = offset;
-                true
-            }
-            _ => false,
-        };
-        if lower(&mut positions.cleaned) && !positions.lone {
-            self.write_offsets(CLEANED, &positions.cleaned)?;
+        let lone = positions.lone;
+        if positions.cleaned.lower(name, offset) && !lone {
+            self.write(&mut positions.cleaned)?;
         }
-        lower(&mut positions.recovery);
-        if lower(&mut positions.written) && !positions.lone {
-            self.write_offsets(RECOVERY_POINTS, &positions.recovery)?;
-            positions.written = positions.recovery.clone();
+        if positions.recovery.lower(name, offset) && !lone {
+            self.write(&mut positions.recovery)?;
         }
         Ok(())
     }
@@ -783,36 +843,46 @@ impl Volume {
     /// goes into the checkpoint.
     pub(crate) fn set_start_offset(&self, name: &str, offset: i64, first: i64) {
         let mut positions = self.positions();
-        let changed = if offset > first {
-            positions.starts.insert(name.to_owned(), offset) != Some(offset)
+        if offset > first {
+            positions.starts.set(name, offset);
         } else {
-            positions.starts.remove(name).is_some()
-        };
-        positions.starts_changed |= changed;
+            positions.starts.forget(name);
+        }
     }
 
+    /// The log is not there any more. The files may go on naming it: see [`Self::forget_on_disk`].
     fn forget(&self, name: &str) {
         let mut positions = self.positions();
-        positions.recovery.remove(name);
-        // Gone from the file with the next compaction. Until then it may say too much of a log that
-        // is not there.
-        positions.cleaned.remove(name);
-        let had_start = positions.starts.remove(name).is_some();
-        positions.starts_changed |= had_start;
+        positions.recovery.forget(name);
+        positions.starts.forget(name);
+        positions.cleaned.forget(name);
+    }
+
+    /// A log of this name is about to begin, and nothing of an earlier one holds for it: neither now
+    /// nor after a crash. A file is written only if it names the log, and is then rid of all that were
+    /// forgotten.
+    fn forget_on_disk(&self, name: &str) -> Result<(), Error> {
+        self.forget(name);
+        let mut positions = self.positions();
+        let Positions {
+            recovery,
+            starts,
+            cleaned,
+            ..
+        } = &mut *positions;
+        for checkpoint in [recovery, starts, cleaned] {
+            if checkpoint.written.contains_key(name) {
+                self.write(checkpoint)?;
+            }
+        }
+        Ok(())
     }
 
     fn move_positions(&self, from: &str, to: &str) {
         let mut positions = self.positions();
-        if let Some(offset) = positions.recovery.remove(from) {
-            positions.recovery.insert(to.to_owned(), offset);
-        }
-        if let Some(offset) = positions.cleaned.remove(from) {
-            positions.cleaned.insert(to.to_owned(), offset);
-        }
-        if let Some(offset) = positions.starts.remove(from) {
-            positions.starts.insert(to.to_owned(), offset);
-            positions.starts_changed = true;
-        }
+        positions.recovery.rename(from, to);
+        positions.starts.rename(from, to);
+        positions.cleaned.rename(from, to);
     }
 
     pub(crate) fn add_unflushed(&self, bytes: u64) {

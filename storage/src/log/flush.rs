@@ -51,7 +51,7 @@ impl Log {
         view.flushed_offset = view.flushed_offset.max(flushed);
         let flushed = view.flushed_offset;
         drop(view);
-        self.place.volume.set_recovery_point(&self.name(), flushed);
+        self.place.volume.set_recovery_point(self, flushed);
         Ok(flushed)
     }
 
@@ -110,7 +110,7 @@ impl Log {
         };
         let bytes = self.unflushed.swap(0, Ordering::Relaxed);
         self.place.volume.flushed(bytes);
-        self.place.volume.set_recovery_point(&self.name(), flushed);
+        self.place.volume.set_recovery_point(self, flushed);
     }
 
     /// Written at once, so that it is found if the process is killed; synced by the next flush.
