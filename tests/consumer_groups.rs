@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 /// Assignments at once, and sessions as short as a group wants them.
 const SETTINGS: [(&str, &str); 4] = [
-    ("offsets.topic.num.partitions", "2"),
+    ("offsets.topic.num.partitions", "1"),
     ("group.initial.rebalance.delay.ms", "0"),
     ("group.consumer.assignment.interval.ms", "0"),
     ("group.consumer.min.session.timeout.ms", "100"),
