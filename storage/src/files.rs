@@ -122,10 +122,20 @@ impl Place {
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
-        // Under the lock, so that it is not renamed before the call.
+        self.at("fsync", "", |dir| self.disk().sync_dir(dir))
+    }
+
+    /// Makes a call on a path in it. Under the lock, so that the directory is not renamed before the call:
+    /// nothing would be found at the path, or what belongs to another log that has the name now.
+    pub(crate) fn at<T>(
+        &self,
+        op: &'static str,
+        name: &str,
+        call: impl FnOnce(&Path) -> std::io::Result<T>,
+    ) -> Result<T, Error> {
         let dir = self.dir.read().unwrap_or_else(PoisonError::into_inner);
-        let synced = self.disk().sync_dir(&dir);
-        self.volume.done("fsync", &dir, synced)
+        let path = dir.join(name);
+        self.volume.done(op, &path, call(&path))
     }
 
     /// Renames a file in it, if there is one of that name.
@@ -140,11 +150,10 @@ impl Place {
 
     /// Removes a file that may already be gone.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
-        let path = self.path(name);
-        match self.disk().remove_file(&path) {
+        self.at("remove", name, |path| match self.disk().remove_file(path) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => self.volume.done("remove", &path, removed),
-        }
+            removed => removed,
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Logs that are made anew under a name that another had: nothing of that is taken for theirs.
+//! Logs that are deleted while others still look at them, or made anew under the same name: neither costs the
+//! directory, nor the new log its records.
 
 mod common;
 #[path = "common/watched.rs"]
@@ -7,9 +8,12 @@ mod watched;
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
+    thread,
+    time::Duration,
 };
 
 use common::{NOW, batch, directory, identity, offsets, small};
@@ -129,4 +133,34 @@ fn many_logs_made_anew_cost_one_write_of_each_checkpoint_and_new_names_none() {
         directory.open_log(name, small(), NOW).unwrap();
     }
     assert_eq!(writes.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_log_may_be_deleted_while_a_flush_writes_its_leader_epochs() {
+    let root = tempfile::tempdir().unwrap();
+    let (arrived, at_the_sync) = mpsc::sync_channel(1);
+    let (renamed, go_on) = mpsc::sync_channel(1);
+    let go_on = Mutex::new(go_on);
+    let directory = {
+        let disk = watched(move |call, path| {
+            if call == Call::Sync && path.ends_with("leader-epoch-checkpoint.tmp") {
+                let _ = arrived.send(());
+                // Either the rename comes in between, or it waits for us.
+                let patience = Duration::from_millis(300);
+                let _ = go_on.lock().unwrap().recv_timeout(patience);
+            }
+            Ok(())
+        });
+        open(disk, root.path())
+    };
+    let log = directory.open_log(NAME, small(), NOW).unwrap();
+    fill(&log, 1);
+    thread::scope(|scope| {
+        let flush = scope.spawn(|| log.flush());
+        at_the_sync.recv().unwrap();
+        directory.rename(&log, NAME, State::Deleted).unwrap();
+        let _ = renamed.send(());
+        let _ = flush.join().unwrap();
+    });
+    assert!(!directory.is_offline());
 }

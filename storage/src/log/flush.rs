@@ -1,9 +1,12 @@
 //! Durability: what was appended survives a power cut, and a clean stop leaves nothing to recover.
 
-use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
 
 use super::{Log, Writer};
-use crate::{checkpoint, error::Error, recovery::EPOCHS};
+use crate::{checkpoint, disk::Disk, error::Error, recovery::EPOCHS};
 
 impl Log {
     /// Makes everything appended so far survive a power cut. Returns the offset below which it does.
@@ -31,11 +34,7 @@ impl Log {
         // Recovery does not look at batches below the flushed offset, so their epochs are written
         // before it moves.
         if epochs_changed {
-            let path = self.place.path(EPOCHS);
-            let _one = self.replacing_epochs();
-            let content = checkpoint::render_epochs(&self.epochs());
-            let done = checkpoint::replace(self.place.disk(), &path, &content);
-            self.place.volume.done("write", &path, done)?;
+            self.replace_epochs(checkpoint::replace)?;
         } else if dir_changed {
             self.place.sync_dir()?;
         }
@@ -117,18 +116,22 @@ impl Log {
     pub(super) fn write_epochs(&self, writer: &mut Writer) -> Result<(), Error> {
         writer.epochs_changed = true;
         writer.changed = true;
-        let path = self.place.path(EPOCHS);
-        let _one = self.replacing_epochs();
-        let content = checkpoint::render_epochs(&self.epochs());
-        let done = checkpoint::replace_unsynced(self.place.disk(), &path, &content);
-        self.place.volume.done("write", &path, done)
+        self.replace_epochs(checkpoint::replace_unsynced)
     }
 
-    /// Two at a time would take the temporary file from each other, and the later content could be the older.
-    fn replacing_epochs(&self) -> MutexGuard<'_, ()> {
-        self.epochs_file
+    fn replace_epochs(
+        &self,
+        replace: fn(&dyn Disk, &Path, &[u8]) -> std::io::Result<()>,
+    ) -> Result<(), Error> {
+        // Two at a time would take the temporary file from each other, and the later content could be the older.
+        let _one = self
+            .epochs_file
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner);
+        let content = checkpoint::render_epochs(&self.epochs());
+        self.place.at("write", EPOCHS, |path| {
+            replace(self.place.disk(), path, &content)
+        })
     }
 
     /// Starts writing to the disk what is not there, without waiting for it.
