@@ -32,11 +32,25 @@ const GROUP_ID_NOT_FOUND_IN_TRANSACTION: i16 = 6;
 /// The client leaves it to the broker when an offset goes.
 const DEFAULT_RETENTION: i64 = -1;
 
+/// The offset goes by the broker's rules.
+const NO_EXPIRY: i64 = -1;
+
 /// One offset to be committed, whichever request brought it.
-struct New {
+struct New<'a> {
+    topic: &'a StrBytes,
+    topic_id: Uuid,
+    partition: i32,
     offset: i64,
     leader_epoch: i32,
     metadata: Option<StrBytes>,
+}
+
+/// What of a request will be committed.
+struct Accepted<'a, 'env> {
+    group_id: StrBytes,
+    expire_timestamp: i64,
+    records: Vec<GroupRecord>,
+    env: &'a Env<'env>,
 }
 
 impl GroupCoordinator {
@@ -75,44 +89,39 @@ impl GroupCoordinator {
         }
 
         let expire_timestamp = match body.retention_time_ms {
-            DEFAULT_RETENTION => -1,
+            DEFAULT_RETENTION => NO_EXPIRY,
             retention_ms => env.now.saturating_add(retention_ms),
         };
-        let mut records = Vec::new();
-        let mut topics = Vec::with_capacity(body.topics.len());
-        for topic in body.topics {
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for partition in topic.partitions {
-                let answer = OffsetCommitResponsePartition::default()
-                    .with_partition_index(partition.partition_index);
+        let mut accepted = Accepted {
+            group_id,
+            expire_timestamp,
+            records: Vec::new(),
+            env,
+        };
+        let topics = body.topics.into_iter().map(|topic| {
+            let partitions = topic.partitions.into_iter().map(|partition| {
+                let index = partition.partition_index;
                 let new = New {
+                    topic: &topic.name,
+                    topic_id: topic.topic_id,
+                    partition: index,
                     offset: partition.committed_offset,
                     leader_epoch: partition.committed_leader_epoch,
                     metadata: partition.committed_metadata,
                 };
-                partitions.push(match new.value(env) {
-                    Err(code) => answer.with_error_code(code.code()),
-                    Ok(value) => {
-                        let value = OffsetCommitValue {
-                            expire_timestamp,
-                            topic_id: topic.topic_id,
-                            ..value
-                        };
-                        let index = partition.partition_index;
-                        records.push(record(&group_id, &topic.name, index, value));
-                        answer
-                    }
-                });
-            }
-            topics.push(
-                OffsetCommitResponseTopic::default()
-                    .with_name(topic.name)
-                    .with_topic_id(topic.topic_id)
-                    .with_partitions(partitions),
-            );
-        }
+                OffsetCommitResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_error_code(accepted.add(new))
+            });
+            let partitions = partitions.collect();
+            OffsetCommitResponseTopic::default()
+                .with_name(topic.name)
+                .with_topic_id(topic.topic_id)
+                .with_partitions(partitions)
+        });
+        let response = OffsetCommitResponse::default().with_topics(topics.collect());
+        let records = accepted.records;
         self.figures.offset_commits.add(records.len());
-        let response = OffsetCommitResponse::default().with_topics(topics);
         Effects::append(records, ticket, Response::Commit(response))
     }
 
@@ -160,37 +169,36 @@ impl GroupCoordinator {
             return Effects::answer(ticket, Err(code));
         }
 
-        let mut records = Vec::new();
-        let mut topics = Vec::with_capacity(body.topics.len());
-        for topic in body.topics {
+        let mut accepted = Accepted {
+            group_id,
+            expire_timestamp: NO_EXPIRY,
+            records: Vec::new(),
+            env,
+        };
+        let topics = body.topics.into_iter().map(|topic| {
             let topic_id = id_of(&topic.name);
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for partition in topic.partitions {
-                let answer = TxnOffsetCommitResponsePartition::default()
-                    .with_partition_index(partition.partition_index);
+            let partitions = topic.partitions.into_iter().map(|partition| {
+                let index = partition.partition_index;
                 let new = New {
+                    topic: &topic.name,
+                    topic_id,
+                    partition: index,
                     offset: partition.committed_offset,
                     leader_epoch: partition.committed_leader_epoch,
                     metadata: partition.committed_metadata,
                 };
-                partitions.push(match new.value(env) {
-                    Err(code) => answer.with_error_code(code.code()),
-                    Ok(value) => {
-                        let value = OffsetCommitValue { topic_id, ..value };
-                        let index = partition.partition_index;
-                        records.push(record(&group_id, &topic.name, index, value));
-                        answer
-                    }
-                });
-            }
-            topics.push(
-                TxnOffsetCommitResponseTopic::default()
-                    .with_name(topic.name)
-                    .with_partitions(partitions),
-            );
-        }
+                TxnOffsetCommitResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_error_code(accepted.add(new))
+            });
+            let partitions = partitions.collect();
+            TxnOffsetCommitResponseTopic::default()
+                .with_name(topic.name)
+                .with_partitions(partitions)
+        });
+        let response = TxnOffsetCommitResponse::default().with_topics(topics.collect());
+        let records = accepted.records;
         self.figures.offset_commits.add(records.len());
-        let response = TxnOffsetCommitResponse::default().with_topics(topics);
         Effects {
             producer: Some(Producer {
                 id: body.producer_id.0,
@@ -216,36 +224,30 @@ impl GroupCoordinator {
     }
 }
 
-impl New {
-    fn value(self, env: &Env<'_>) -> Result<OffsetCommitValue, ErrorCode> {
-        let metadata = self.metadata.unwrap_or_default();
+impl Accepted<'_, '_> {
+    /// The code to answer with: 0 if it will be committed.
+    fn add(&mut self, new: New<'_>) -> i16 {
+        let metadata = new.metadata.unwrap_or_default();
         // Java counts a string in units of UTF-16, of which there are never more than bytes.
-        let max = env.config.groups.offset_metadata_max_bytes;
+        let max = self.env.config.groups.offset_metadata_max_bytes;
         if metadata.len() > max && metadata.encode_utf16().count() > max {
-            return Err(ErrorCode::OffsetMetadataTooLarge);
+            return ErrorCode::OffsetMetadataTooLarge.code();
         }
-        Ok(OffsetCommitValue {
-            offset: self.offset,
-            leader_epoch: self.leader_epoch,
-            metadata,
-            commit_timestamp: env.now,
-            ..OffsetCommitValue::default()
-        })
-    }
-}
-
-fn record(
-    group_id: &StrBytes,
-    topic: &StrBytes,
-    partition: i32,
-    value: OffsetCommitValue,
-) -> GroupRecord {
-    GroupRecord::OffsetCommit {
-        key: OffsetCommitKey {
-            group: group_id.clone(),
-            topic: topic.clone(),
-            partition,
-        },
-        value: Some(value),
+        self.records.push(GroupRecord::OffsetCommit {
+            key: OffsetCommitKey {
+                group: self.group_id.clone(),
+                topic: new.topic.clone(),
+                partition: new.partition,
+            },
+            value: Some(OffsetCommitValue {
+                offset: new.offset,
+                leader_epoch: new.leader_epoch,
+                metadata,
+                commit_timestamp: self.env.now,
+                expire_timestamp: self.expire_timestamp,
+                topic_id: new.topic_id,
+            }),
+        });
+        0
     }
 }
