@@ -132,7 +132,8 @@ impl Machine for TransactionCoordinator {
             Request::MarkersWritten {
                 transactional_id,
                 producer,
-            } => self.markers_written(&transactional_id, producer, env),
+                new_id,
+            } => self.markers_written(&transactional_id, producer, new_id, env),
             Request::Describe(transactional_id) => self
                 .describe(&transactional_id)
                 .map(|described| Decided::answer(Response::Described(Box::new(described)))),
@@ -368,13 +369,18 @@ impl TransactionCoordinator {
         &self,
         transactional_id: &Arc<str>,
         producer: Producer,
+        new_id: Option<i64>,
         env: &Env<'_>,
     ) -> Result<Decided, ErrorCode> {
         let state = self.find(transactional_id)?.state();
-        if state.producer != producer {
+        if state.producer != producer || !state.status.is_prepared() {
             return Err(ErrorCode::InvalidTxnState);
         }
-        let completed = state.completed(env.now).ok_or(ErrorCode::InvalidTxnState)?;
+        if state.needs_successor() && new_id.is_none() {
+            return Ok(Decided::answer(Response::NeedsId));
+        }
+        let completed = state.completed(new_id, env.now);
+        let completed = completed.ok_or(ErrorCode::InvalidTxnState)?;
         Ok(Decided {
             append: vec![record::row(transactional_id, &completed)],
             tasks: Vec::new(),
@@ -474,17 +480,17 @@ fn deadline(state: &State, clock_offset: i64) -> Option<i64> {
 }
 
 /// How a transaction that is to end is written down, and what is to be done then. Without partitions nobody has to be
-/// told, and it is over at once.
+/// told, and it is over at once, unless another id has to be had first.
 fn prepare(
     transactional_id: &Arc<str>,
     state: &State,
     now: i64,
 ) -> (Vec<TransactionRecord>, Vec<WriteMarkers>) {
     let mut records = vec![record::row(transactional_id, state)];
-    if !state.partitions.is_empty() {
+    if !state.partitions.is_empty() || state.needs_successor() {
         return (records, vec![write_markers(transactional_id, state)]);
     }
-    let completed = state.completed(now);
+    let completed = state.completed(None, now);
     records.extend(completed.map(|state| record::row(transactional_id, &state)));
     (records, Vec::new())
 }

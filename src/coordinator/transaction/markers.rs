@@ -113,10 +113,12 @@ async fn tell_partitions(broker: &Broker, job: &Job<TransactionCoordinator>) -> 
 
 async fn tell_coordinator(broker: &Broker, job: &Job<TransactionCoordinator>) {
     let index = job.partition.name().index;
+    let mut new_id = None;
     loop {
         let request = Request::MarkersWritten {
             transactional_id: Arc::clone(&job.task.transactional_id),
             producer: job.task.producer,
+            new_id,
         };
         match broker
             .transactions()
@@ -125,6 +127,11 @@ async fn tell_coordinator(broker: &Broker, job: &Job<TransactionCoordinator>) {
             .await
         {
             Ok(Response::Done) => return,
+            Ok(Response::NeedsId) if new_id.is_none() => match broker.next_producer_id().await {
+                Ok(id) => new_id = Some(id),
+                Err(_) if !still_coordinates(broker, job) => return,
+                Err(_) => tokio::time::sleep(RETRY).await,
+            },
             Ok(other) => {
                 error!(?other, "the transaction coordinator answers something else");
                 return;

@@ -48,6 +48,7 @@ pub(crate) enum Request {
     MarkersWritten {
         transactional_id: Arc<str>,
         producer: Producer,
+        new_id: Option<i64>,
     },
     Describe(Arc<str>),
     List(ListFilter),

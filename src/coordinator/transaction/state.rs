@@ -130,15 +130,25 @@ impl State {
         }
     }
 
-    /// Every partition has its marker.
-    pub(crate) fn completed(&self, now: i64) -> Option<Self> {
+    /// Was the last epoch of all taken to fence the producer, and is it not known yet who goes on? Nobody may have that
+    /// epoch: whoever had it could not be fenced.
+    pub(crate) fn needs_successor(&self) -> bool {
+        self.producer.epoch == i16::MAX && self.next_producer_id == NO_ID
+    }
+
+    /// Every partition has its marker. `successor` is the id of a new producer, if there has to be one.
+    pub(crate) fn completed(&self, successor: Option<i64>, now: i64) -> Option<Self> {
         let status = match self.status {
             Status::PrepareCommit => Status::CompleteCommit,
             Status::PrepareAbort => Status::CompleteAbort,
             _ => return None,
         };
+        let producer = match successor {
+            Some(id) if self.needs_successor() => Producer { id, epoch: 0 },
+            _ => self.producer_afterwards(),
+        };
         Some(Self {
-            producer: self.producer_afterwards(),
+            producer,
             previous_producer_id: self.producer.id,
             next_producer_id: NO_ID,
             status,

@@ -226,6 +226,7 @@ fn after_a_restart_a_lost_answer_fences_who_waited_for_it() {
     );
 }
 
+/// To the retry a real broker answers UNKNOWN_SERVER_ERROR: it trips over an epoch that is no longer to be bumped.
 #[test]
 fn epochs_are_used_up_by_beginning_and_another_id_goes_on() {
     check(
@@ -262,8 +263,52 @@ fn the_last_epoch_of_all_is_for_fencing() {
         "epoch 32766         =
          add 100/32766 t-0   = Done | Ongoing 100/32766 t-0
          init                = ConcurrentTransactions | PrepareAbort 100/32767 t-0 | tell abort 100/32767 v2 t-0
-         told 100/32767      = Done | CompleteAbort 100/32767
-         init                = 101/0 | Empty 101/0",
+         told 100/32767      = Done | CompleteAbort 101/0
+         commit 100/32766 v2 = InvalidTxnState
+         abort 100/32766 v2  = 101/0
+         abort 100/32767 v2  = InvalidProducerIdMapping
+         add 100/32766 t-0   = InvalidProducerIdMapping
+         init                = 101/1 | Empty 101/1",
+    );
+}
+
+/// Who had it would not be fenced when its time is over, and could commit one half of what was aborted with the other.
+#[test]
+fn nobody_is_given_the_last_epoch_of_all() {
+    check(
+        "epoch 32766         =
+         add 100/32766 t-0   = Done | Ongoing 100/32766 t-0
+         init from 100/32766 = ConcurrentTransactions | PrepareAbort 100/32767 t-0 | tell abort 100/32767 v2 t-0
+         restart             = | tell abort 100/32767 v2 t-0
+         told 100/32767      = Done | CompleteAbort 101/0
+         restart             =
+         abort 100/32766 v2  = 101/0
+         init from 100/32767 = ProducerFenced",
+    );
+    check(
+        "epoch 32766         =
+         add 100/32766 t-0   = Done | Ongoing 100/32766 t-0
+         init from 100/32766 = ConcurrentTransactions | PrepareAbort 100/32767 t-0 | tell abort 100/32767 v2 t-0
+         told 100/32767      = Done | CompleteAbort 101/0
+         init from 100/32766 = 101/0 | Empty 101/0
+         init from 100/32767 = ProducerFenced
+         init                = 101/1 | Empty 101/1
+         init from 100/32766 = ProducerFenced",
+    );
+    // Without a partition it is over as soon as there is another id.
+    check(
+        "epoch 32766         =
+         add 100/32766       = Done | Ongoing 100/32766
+         init                = ConcurrentTransactions | PrepareAbort 100/32767 | tell abort 100/32767 v2
+         told 100/32767      = Done | CompleteAbort 101/0",
+    );
+    check(
+        "epoch 32766         =
+         add 100/32766 t-0 v2 = Done | Ongoing 100/32766 t-0
+         wait 60000          = | PrepareAbort 100/32767 t-0 | tell abort 100/32767 v2 t-0
+         abort 100/32766 v2  = ConcurrentTransactions
+         told 100/32767      = Done | CompleteAbort 101/0
+         abort 100/32766 v2  = 101/0",
     );
 }
 
@@ -477,9 +522,10 @@ impl World {
                 bumps,
                 new_id,
             }),
-            "told" => self.ask(Request::MarkersWritten {
-                transactional_id,
+            "told" => self.ask_with_id(|new_id| Request::MarkersWritten {
+                transactional_id: Arc::clone(&transactional_id),
                 producer: producer(rest[0]),
+                new_id,
             }),
             "wait" => {
                 self.now += rest[0].parse::<i64>().expect("a number");
