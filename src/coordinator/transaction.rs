@@ -6,6 +6,8 @@
 //! - [`verification`] is for those who write in a transaction: is this partition part of it?
 
 pub(crate) mod markers;
+#[cfg(test)]
+mod model;
 mod record;
 pub(crate) mod request;
 pub(crate) mod state;
