@@ -1,4 +1,4 @@
-// franz-go's program. Partitions are consumed directly here: who joins a group is in groups.go.
+// franz-go's program. Partitions are consumed directly here: who joins a group is in groups.go, what is transactional in transactions.go.
 package main
 
 import (
@@ -79,10 +79,12 @@ func main() {
 		"idempotent-kills":           idempotentKills,
 	}
 	maps.Copy(scenarios, groupScenarios)
+	maps.Copy(scenarios, transactionScenarios)
 	Answer(scenarios, map[string]string{
 		"dump-log":            "kafka-tools does it",
 		"group-offsets-topic": "kafka-tools does it",
 		"group-migrate":       "Java does it",
+		"txn-streams":         "Kafka Streams is Java",
 	})
 }
 

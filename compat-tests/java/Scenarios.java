@@ -55,7 +55,7 @@ import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
-/** The Java client's program. Assignment is manual here: who joins a group is in Groups. */
+/** The Java client's program. Assignment is manual here: who joins a group is in Groups, what is transactional in Transactions. */
 final class Scenarios {
     private static final Admin ADMIN = Admin.create(Map.of("bootstrap.servers", Talk.BOOTSTRAP));
 
@@ -63,6 +63,7 @@ final class Scenarios {
 
     public static void main(String[] arguments) throws Exception {
         Map<String, Talk.Scenario> scenarios = new HashMap<>(Groups.SCENARIOS);
+        scenarios.putAll(Transactions.SCENARIOS);
         scenarios.putAll(Map.ofEntries(
             entry("cluster", Scenarios::cluster),
             entry("features", Scenarios::features),

@@ -73,6 +73,13 @@ func main() {
 		"group-lag":                  "it has no such call; kafka-tools does it",
 		"group-offsets-topic":        "kafka-tools does it",
 		"compacted-topic":            "others do it",
+		"txn-commit":                 "its writer has no transactions",
+		"txn-abort":                  "its writer has no transactions",
+		"txn-fencing":                "its writer has no transactions",
+		"txn-offsets":                "its writer has no transactions",
+		"txn-kill-9":                 "its writer has no transactions",
+		"txn-admin":                  "not in its interface",
+		"txn-streams":                "Kafka Streams is Java",
 	})
 }
 

@@ -2,6 +2,7 @@
 
 import groups  # noqa: F401
 import scenarios  # noqa: F401
+import transactions  # noqa: F401
 from talk import answer_scenarios
 
 answer_scenarios({
@@ -11,4 +12,5 @@ answer_scenarios({
     "group-lag": "it has no such call; kafka-tools does it",
     "group-offsets-topic": "kafka-tools does it",
     "idempotent-kills": "asked of Java, librdkafka and franz-go",
+    "txn-streams": "Kafka Streams is Java",
 })
