@@ -39,7 +39,7 @@ use crate::{
     config::Config,
     disk::{self, Disk, Lock, Mode, Space},
     error::Error,
-    files::{Files, read_small},
+    files::{Files, Place, read_small},
     log::{Log, Shutdown, Start},
     properties::{self, Identity},
 };
@@ -247,9 +247,11 @@ impl Directory {
         };
         let log = Log::open_in(Arc::clone(&self.volume), dir, config, start, now)?;
         let log = Arc::new(log);
-        self.volume
-            .logs()
-            .insert(name.to_owned(), Arc::downgrade(&log));
+        let known = Known {
+            log: Arc::downgrade(&log),
+            place: Arc::downgrade(log.place()),
+        };
+        self.volume.logs().insert(name.to_owned(), known);
         Ok(log)
     }
 
@@ -314,8 +316,8 @@ impl Directory {
         }
         log.rename(self.volume.root.join(&new_name))?;
         let mut logs = self.volume.logs();
-        if let Some(log) = logs.remove(&old_name) {
-            logs.insert(new_name.clone(), log);
+        if let Some(known) = logs.remove(&old_name) {
+            logs.insert(new_name.clone(), known);
         }
         drop(logs);
         if matches!(state, State::Deleted | State::Stray) {
@@ -330,13 +332,15 @@ impl Directory {
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let dir = self.volume.root.join(name);
         let disk = &*self.volume.disk;
-        if let Some(log) = self
-            .volume
-            .logs()
-            .remove(name)
-            .and_then(|log| log.upgrade())
-        {
-            log.abandon();
+        let known = self.volume.logs().remove(name);
+        if let Some(known) = known {
+            // Whoever looks at a file from now on finds it gone, if only by a segment that it still has.
+            if let Some(place) = known.place.upgrade() {
+                place.abandon();
+            }
+            if let Some(log) = known.log.upgrade() {
+                log.abandon();
+            }
         }
         self.volume.forget(name);
         let entries = match disk.list(&dir) {
@@ -417,7 +421,7 @@ impl Directory {
             .volume
             .logs()
             .values()
-            .filter_map(Weak::upgrade)
+            .filter_map(|known| known.log.upgrade())
             .collect();
         self.stop_threads();
         let mut changed = false;
@@ -512,7 +516,7 @@ pub(crate) struct Volume {
     offline: AtomicBool,
     on_offline: OnceLock<Box<dyn Fn() + Send + Sync>>,
     positions: Mutex<Positions>,
-    logs: Mutex<HashMap<String, Weak<Log>>>,
+    logs: Mutex<HashMap<String, Known>>,
     unflushed: AtomicU64,
     queue: Mutex<Queue>,
     asked: Condvar,
@@ -523,6 +527,13 @@ impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Volume({})", self.root.display())
     }
+}
+
+/// A log that was opened.
+struct Known {
+    log: Weak<Log>,
+    /// Its segments, which know their place, may be in use for longer.
+    place: Weak<Place>,
 }
 
 /// How far logs are flushed and where they start, by name.
@@ -735,7 +746,7 @@ impl Volume {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn logs(&self) -> MutexGuard<'_, HashMap<String, Weak<Log>>> {
+    fn logs(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -970,6 +981,7 @@ impl Volume {
             for request in group {
                 let result = match &flushed {
                     Ok(offset) => Ok(*offset),
+                    Err(Error::Gone { path }) => Err(Error::Gone { path: path.clone() }),
                     Err(_) => Err(Error::Offline {
                         dir: self.root.clone(),
                     }),
@@ -991,7 +1003,7 @@ impl Volume {
         let mut logs: Vec<_> = self
             .logs()
             .values()
-            .filter_map(Weak::upgrade)
+            .filter_map(|known| known.log.upgrade())
             .map(|log| (log.unflushed_bytes(), log))
             .collect();
         logs.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
@@ -999,9 +1011,10 @@ impl Volume {
             if self.unflushed.load(Ordering::Relaxed) <= UNFLUSHED_MAX / 2 {
                 break;
             }
-            // What failed is in the log and has taken the directory offline.
-            if log.flush().is_err() {
-                return;
+            match log.flush() {
+                Ok(_) | Err(Error::Gone { .. }) => (),
+                // What failed is in the log and has taken the directory offline.
+                Err(_) => return,
             }
         }
         let _ = self.write_positions();

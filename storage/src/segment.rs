@@ -4,7 +4,7 @@
 //! sealing it writes out what the indexes hold in memory, and it will not change again.
 
 use std::{
-    io::{self, IoSlice},
+    io::IoSlice,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -205,14 +205,9 @@ impl Segment {
         match self.newest()? {
             (timestamp, _) if timestamp >= 0 => Ok(timestamp),
             _ => {
-                let path = self.log.path(&self.place);
-                let modified = self.place.disk().modified(&path);
-                if matches!(&modified, Err(err) if err.kind() == io::ErrorKind::NotFound)
-                    && self.log.is_deleted()
-                {
-                    return Err(Error::Gone { path });
-                }
-                self.place.volume.done("stat", &path, modified)
+                let place = &self.place;
+                self.log
+                    .ask("stat", place, |path| place.disk().modified(path))
             }
         }
     }

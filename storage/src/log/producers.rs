@@ -131,14 +131,12 @@ impl Log {
         };
         let bytes = producers.encode();
         writer.snapshot_size = bytes.len() as u64;
-        let path = self.place.path(&file_name(offset, SNAPSHOT));
         // Not synced: it has a CRC, and without it the batches are read.
-        let done = self
-            .place
-            .volume
-            .open(&path, Mode::Replace)
-            .and_then(|file| write_all(&*file, &mut [IoSlice::new(&bytes)], 0));
-        self.place.volume.done("write", &path, done)?;
+        self.place
+            .at("write", &file_name(offset, SNAPSHOT), |path| {
+                let file = self.place.volume.open(path, Mode::Replace)?;
+                write_all(&*file, &mut [IoSlice::new(&bytes)], 0)
+            })?;
         // Between segment starts only the newest is of use.
         let active_base = writer.active.segment.base_offset;
         let stale: Vec<i64> = writer
