@@ -1,7 +1,8 @@
 //! A log directory: one entry of `log.dirs`, with the logs in it.
 //!
 //! ```text
-//! .lock                                 held while we run; says under which boot of the machine
+//! .lock                                 held while we run; says under which boot of the machine, if the
+//!                                       page cache can be believed until the next
 //! meta.properties                       whose it is
 //! .kafka_cleanshutdown                  there from a clean stop to the next start
 //! recovery-point-offset-checkpoint      below, a log is on the disk
@@ -14,7 +15,9 @@
 //!
 //! A failed write or sync takes the whole directory offline until a restart: nobody can tell any
 //! more what is on the disk. A sync is never tried again, because the kernel reports a page it could
-//! not write only once.
+//! not write only once. For the same reason the next start does not believe what it finds in the page
+//! cache, as it otherwise does if the machine has not been restarted: the note in `.lock` is gone. It
+//! comes back when all logs have been looked at.
 //!
 //! One thread flushes. Whoever needs an offset to be durable asks and is called back; all that came
 //! while one sync was under way share the next. Another keeps what is unflushed in all logs together
@@ -53,6 +56,9 @@ const CLEANED: &str = "cleaner-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 
+/// In [`LOCK`], where the page cache is not to be believed.
+const NO_NOTE: &str = "";
+
 /// What may be unflushed in all logs of a directory before we step in. Checking it after a power cut
 /// takes about as long as reading it from the disk: Kafka has up to a segment of each partition to
 /// check, 1 GiB by default. Until then the kernel writes at its own pace, and what retention deletes
@@ -65,9 +71,10 @@ pub struct Directory {
     id: Uuid,
     shutdown: Shutdown,
     previous_broker_epoch: Option<i64>,
+    boot_id: String,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// Last, so that it is released when all else is done.
-    lock: Box<dyn Lock>,
+    lock: Arc<dyn Lock>,
 }
 
 /// A directory in the log directory.
@@ -139,12 +146,16 @@ impl Directory {
             }
             locked => volume.done("lock", &path.join(LOCK), locked)?,
         };
+        let lock: Arc<dyn Lock> = Arc::from(lock);
+        // Just begun: it cannot be set.
+        let _ = volume.lock.set(Arc::downgrade(&lock));
         let id = volume.identify(identity, now)?;
 
         let clean_path = path.join(CLEAN_SHUTDOWN);
         let clean = volume.done("read", &clean_path, read_small(disk, &clean_path))?;
         let boot_id = disk.boot_id().unwrap_or_default();
-        let last_boot_id = volume.done("write", &path.join(LOCK), lock.leave_note(&boot_id))?;
+        // If we are killed before the logs have been looked at, the next one must do it.
+        let last_boot_id = volume.done("write", &path.join(LOCK), lock.leave_note(NO_NOTE))?;
         let shutdown = if clean.is_some() {
             Shutdown::Clean
         } else if !boot_id.is_empty() && boot_id == last_boot_id {
@@ -173,14 +184,39 @@ impl Directory {
             start("flusher", Volume::run_flusher)?,
             start("writeback", Volume::run_writeback)?,
         ];
-        Ok(Directory {
+        let directory = Directory {
             id,
             shutdown,
+            boot_id,
             previous_broker_epoch: clean.as_deref().and_then(properties::broker_epoch),
             threads: Mutex::new(threads),
             volume,
             lock,
-        })
+        };
+        if shutdown != Shutdown::PowerLost || directory.logs()?.is_empty() {
+            directory.leave_note()?;
+        }
+        Ok(directory)
+    }
+
+    /// All logs that were there at the start have been opened: whatever a power cut has left of them has
+    /// been seen. A start after us need not look again, unless the machine is restarted.
+    pub fn recovered(&self) -> Result<(), Error> {
+        match self.shutdown {
+            Shutdown::PowerLost => self.leave_note(),
+            Shutdown::Clean | Shutdown::Killed => Ok(()),
+        }
+    }
+
+    fn leave_note(&self) -> Result<(), Error> {
+        self.volume.check()?;
+        let left = self.lock.leave_note(&self.boot_id);
+        self.volume.done("write", &self.path().join(LOCK), left)?;
+        if self.is_offline() {
+            // Since we asked.
+            self.volume.disown_page_cache();
+        }
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -456,6 +492,16 @@ impl Drop for Directory {
     }
 }
 
+/// Whether a failed call says that what was written before may not reach the disk. A file system without
+/// space, or a file that is not there, says nothing about others.
+fn may_have_lost_writes(op: &str, err: &io::Error) -> bool {
+    let harmless = matches!(
+        err.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::NotFound
+    );
+    op == "fsync" || op == "sync" || !(harmless || is_out_of_descriptors(err))
+}
+
 /// Makes a log directory that is not there yet, with the directories above it.
 pub fn create(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
     match disk.size(path) {
@@ -514,6 +560,7 @@ pub(crate) struct Volume {
     pub(crate) root: PathBuf,
     pub(crate) files: Files,
     offline: AtomicBool,
+    lock: OnceLock<Weak<dyn Lock>>,
     on_offline: OnceLock<Box<dyn Fn() + Send + Sync>>,
     positions: Mutex<Positions>,
     logs: Mutex<HashMap<String, Known>>,
@@ -628,6 +675,7 @@ impl Volume {
             root,
             files: Files::new(files_max),
             offline: AtomicBool::new(false),
+            lock: OnceLock::new(),
             on_offline: OnceLock::new(),
             positions: Mutex::default(),
             logs: Mutex::default(),
@@ -675,6 +723,9 @@ impl Volume {
     ) -> Result<T, Error> {
         result.map_err(|source| {
             if !self.offline.swap(true, Ordering::AcqRel) {
+                if may_have_lost_writes(op, &source) {
+                    self.disown_page_cache();
+                }
                 tracing::error!(
                     op,
                     path = %path.display(),
@@ -692,6 +743,21 @@ impl Volume {
                 source,
             }
         })
+    }
+
+    /// The next start is to take what was not synced for what a power cut has left, though the machine may
+    /// stay up.
+    fn disown_page_cache(&self) {
+        let Some(lock) = self.lock.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        if let Err(err) = lock.leave_note(NO_NOTE) {
+            tracing::error!(
+                dir = %self.root.display(),
+                error = %err,
+                "cannot note that the log directory has failed: restart the machine before it is used again"
+            );
+        }
     }
 
     fn identify(&self, identity: &Identity, now: i64) -> Result<Uuid, Error> {

@@ -6,8 +6,9 @@
 //! - *killed*, and the machine stayed up: everything that was written is still in the page cache, so
 //!   only the last write can be torn. Index entries are written out every few hundred kilobytes;
 //!   batches after the last of them are checked;
-//! - *power lost*: what was not synced may be gone, in any order. Below the recovery point all was
-//!   synced; batches above are checked, and the log is cut at the first that is not whole.
+//! - *power lost*, or a sync has failed: what was not synced may be gone, in any order. Below the
+//!   recovery point all was synced; batches above are checked, and the log is cut at the first that is
+//!   not whole.
 //!
 //! What is derived from batches and may be missing from its file (index entries, epochs) is made
 //! again on the way. Producer state is not: [`load_producers`] reads it when first asked for.
@@ -39,7 +40,7 @@ pub enum Shutdown {
     Clean,
     /// The process ended without closing it, but the machine has not been restarted since.
     Killed,
-    /// The machine went down, or nobody knows.
+    /// The machine went down or the disk has failed, or nobody knows.
     PowerLost,
 }
 
