@@ -522,6 +522,9 @@ pub(crate) fn load_producers(
             }
         }
     }
+    // Who has expired by then, and no other: of a producer that is found in the log a retry may be on its way, however
+    // old its records are.
+    producers.expire(config.producer_id_expiration_ms, now);
     let floor = segments
         .range(..=from)
         .next_back()
@@ -531,18 +534,22 @@ pub(crate) fn load_producers(
             break;
         }
         // Some of it may lie below the recovery point, where no flush comes by again.
-        let created = replay(segment, from, &mut producers)?;
+        let created = replay(segment, from, &mut producers, now)?;
         segment.sync_aborted()?;
         if created {
             place.sync_dir()?;
         }
     }
-    producers.expire(config.producer_id_expiration_ms, now);
     Ok(producers)
 }
 
 /// True if an index of aborted transactions was created.
-fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<bool, Error> {
+fn replay(
+    segment: &Segment,
+    from: i64,
+    producers: &mut Producers,
+    now: i64,
+) -> Result<bool, Error> {
     let size = segment.size();
     let Some(located) = segment.locate(from, size)? else {
         return Ok(false);
@@ -564,7 +571,7 @@ fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<boo
             } else {
                 None
             };
-            let completed = producers.apply(&header, header.base_offset, marker.as_ref());
+            let completed = producers.apply(&header, header.base_offset, marker.as_ref(), now);
             if let Some(completed) = completed
                 && !completed.commit
             {

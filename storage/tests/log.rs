@@ -265,6 +265,35 @@ fn a_read_names_the_aborted_transactions_within_it() {
     assert!(none.is_empty());
 }
 
+/// It mirrors another cluster, say: silence is not told by its records' time.
+#[test]
+fn a_producer_of_old_records_is_known_after_a_kill_and_while_it_lives() {
+    const DAY: i64 = 24 * 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = Builder::new().producer(1, 0, 0);
+    builder.push(NOW - 2 * DAY, None, Some(b"v"), &[]);
+    let old = builder.build().unwrap();
+    let config = || Config {
+        retention_ms: -1,
+        ..small()
+    };
+    {
+        let directory = directory(dir.path());
+        let log = directory.open_log("orders-0", config(), NOW).unwrap();
+        assert_eq!(log.append(&old, 0, NOW).unwrap().duplicate, None);
+    }
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", config(), NOW).unwrap();
+    let again = || log.append(&old, 0, NOW).unwrap().duplicate.is_some();
+    assert!(again());
+    log.retain(1, NOW + DAY - 1).unwrap();
+    assert!(again());
+    log.retain(1, NOW + 2 * DAY).unwrap();
+    assert!(!again(), "silent for a day");
+    log.retain(1, NOW + DAY - 1).unwrap();
+    assert!(again());
+}
+
 /// It would hold back the last stable offset for good.
 #[test]
 fn what_was_let_through_before_a_marker_begins_no_transaction_after_it() {
