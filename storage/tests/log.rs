@@ -265,6 +265,18 @@ fn a_read_names_the_aborted_transactions_within_it() {
     assert!(none.is_empty());
 }
 
+#[test]
+fn the_last_stable_offset_is_never_below_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    log.append(&transactional(1, 0, 2), 0, NOW).unwrap();
+    log.append(&batch(8, NOW), 0, NOW).unwrap();
+    assert_eq!(log.last_stable_offset(10, NOW).unwrap(), 0);
+    log.delete_records(5).unwrap();
+    assert_eq!(log.last_stable_offset(10, NOW).unwrap(), 5);
+}
+
 /// It mirrors another cluster, say: silence is not told by its records' time.
 #[test]
 fn a_producer_of_old_records_is_known_after_a_kill_and_while_it_lives() {
