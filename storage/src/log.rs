@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -60,6 +60,8 @@ pub struct Log {
     unflushed: AtomicU64,
     /// Held by whoever compacts.
     compacting: Mutex<()>,
+    /// Its files are about to be removed.
+    abandoned: AtomicBool,
 }
 
 /// What only the writer needs.
@@ -230,6 +232,7 @@ impl Log {
             epochs_file: Mutex::new(()),
             unflushed: AtomicU64::new(0),
             compacting: Mutex::new(()),
+            abandoned: AtomicBool::new(false),
         };
         if start.shutdown != Shutdown::Clean {
             log.note_unflushed(flushed_offset);
@@ -336,17 +339,12 @@ impl Log {
             .done("fsync", root, self.place.disk().sync_dir(root))
     }
 
-    pub(crate) fn place(&self) -> &Arc<Place> {
-        &self.place
-    }
-
-    /// The log's files are about to be removed: nothing of it is written, flushed or compacted any
-    /// more. Waits for those who do to see it.
+    /// The log's files are about to be removed: nothing of it is to be flushed or compacted any
+    /// more. Waits for a compaction to see it.
     pub(crate) fn abandon(&self) {
-        self.place.abandon();
+        self.abandoned.store(true, Ordering::Release);
         let _no_compaction = self.keep_from_compaction();
         let _no_flush = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _no_append = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.unflushed.swap(0, Ordering::Relaxed);
         self.place.volume.flushed(bytes);
         for segment in self.view().segments.values() {
@@ -356,12 +354,7 @@ impl Log {
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, Error> {
         self.place.volume.check()?;
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.place.is_abandoned() {
-            let path = self.place.dir();
-            return Err(Error::Gone { path });
-        }
-        Ok(writer)
+        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {

@@ -997,9 +997,8 @@ impl Log {
     }
 
     fn apply(&mut self, batch: &Batch, marker: Option<&producers::Marker>) {
-        let now = batch.header().max_timestamp;
         self.producers
-            .apply(batch.header(), self.end_offset, marker, now);
+            .apply(batch.header(), self.end_offset, marker);
         self.end_offset += 1;
     }
 }

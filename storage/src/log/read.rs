@@ -1,6 +1,9 @@
 //! Reading: an offset to the range of a file that holds it.
 
-use std::{os::fd::BorrowedFd, sync::Arc};
+use std::{
+    os::fd::BorrowedFd,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -100,7 +103,7 @@ impl Log {
         const TRIES: usize = 16;
         for _ in 1..TRIES {
             match look() {
-                Err(Error::Gone { .. }) if !self.place.is_abandoned() => (),
+                Err(Error::Gone { .. }) if !self.abandoned.load(Ordering::Acquire) => (),
                 done => return done,
             }
         }

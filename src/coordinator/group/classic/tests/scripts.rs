@@ -166,9 +166,13 @@ impl Script {
             "list" => {
                 let list = |name| {
                     let texts = options.get(name).into_iter();
-                    texts.flat_map(|texts| texts.split(','))
+                    let texts = texts.flat_map(|texts| texts.split(','));
+                    texts.map(str::to_owned).collect()
                 };
-                Request::List(ListFilter::new(list("states"), list("types")))
+                Request::List(ListFilter {
+                    states: list("states"),
+                    types: list("types"),
+                })
             }
             "commit" => {
                 let member_id = known.member_id.clone();
