@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use replication::partitions;
-use storage::directory::Directory;
+use storage::{directory::Directory, error::Error};
 use tokio::task::JoinHandle;
 use tracing::error;
 
@@ -121,6 +121,7 @@ fn flush_what_is_due(broker: &Broker) {
         let home = partition.home();
         if home.log.flush_due(now)
             && let Err(err) = home.directory.flush(&home.log, home.log.end_offset())
+            && !matches!(err, Error::Gone { .. })
         {
             error!(partition = %partition.name(), %err, "cannot flush");
         }
@@ -129,16 +130,18 @@ fn flush_what_is_due(broker: &Broker) {
 
 fn retain(broker: &Broker) {
     for partition in broker.partitions().all() {
+        // A topic may be deleted, with all its files, before its turn comes.
         if let Err(err) = partition
             .log()
             .retain(partition.high_watermark(), clock::now())
+            && !matches!(err, Error::Gone { .. })
         {
             error!(partition = %partition.name(), %err, "cannot apply retention");
         }
     }
 }
 
-fn checkpoint(broker: &Broker, write: fn(&Directory) -> Result<(), storage::error::Error>) {
+fn checkpoint(broker: &Broker, write: fn(&Directory) -> Result<(), Error>) {
     for directory in broker.partitions().directories() {
         if let Err(err) = write(directory) {
             error!(%err, "cannot write a checkpoint");

@@ -185,6 +185,34 @@ fn keys_that_are_not_there_are_not_mentioned() {
     );
 }
 
+/// Apache Kafka has this one for tests, and clients' tests use it: segments of 1 MiB are too large for them.
+#[test]
+fn segments_can_be_smaller_than_allowed_and_only_who_says_so_is_shown_it() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.create_topic("plain", 1);
+    client.create_topic_with("small", 1, &[("internal.segment.bytes", "100")]);
+    client.create_topic_with("none", 1, &[("internal.segment.bytes", "-5")]);
+    let mut shown = |topic| {
+        let result = describe(&mut client, 4, TOPIC, topic, &["internal.segment.bytes"]);
+        result.configs.iter().map(told).collect::<Vec<_>>()
+    };
+    assert!(shown("plain").is_empty());
+    assert_eq!(
+        shown("small"),
+        ["100 @1, internal.segment.bytes=100 @1".to_owned()]
+    );
+
+    let mut produce = |topic| {
+        let response = client.produce(topic, 0, batch(&["a value"]));
+        response.responses[0].partition_responses[0].error_code
+    };
+    assert_eq!([produce("small"), produce("small")], [0, 0]);
+    let partition = broker.dir.path().join("data/small-0");
+    assert!(partition.join("00000000000000000001.log").exists());
+    assert_eq!(produce("none"), 18, "RECORD_LIST_TOO_LARGE");
+}
+
 #[test]
 fn what_cannot_be_described_is_refused_in_kafkas_words() {
     let broker = TestBroker::start();

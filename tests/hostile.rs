@@ -10,10 +10,13 @@ use std::{
 use common::{
     Client, TestBroker,
     requests::{self, Random},
+    topic_name,
 };
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, ApiVersionsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
+    alter_replica_log_dirs_response::AlterReplicaLogDirTopicResult,
     incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
 };
 
@@ -103,6 +106,28 @@ fn an_array_that_claims_more_than_the_frame_holds_costs_no_memory() {
     assert_serves(&broker);
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "400 such frames cost {grown} bytes");
+}
+
+/// Comparing each with each takes minutes.
+#[test]
+fn a_great_many_replicas_are_not_moved_in_no_time() {
+    let broker = TestBroker::start();
+    let topics = (0..100_000).map(|at| {
+        AlterReplicaLogDirTopic::default()
+            .with_name(topic_name(&format!("nope-{at}")))
+            .with_partitions(vec![0])
+    });
+    let topics: Vec<_> = topics.collect();
+    let dir = |path: &'static str| {
+        AlterReplicaLogDir::default()
+            .with_path(path.into())
+            .with_topics(topics.clone())
+    };
+    let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir("/a"), dir("/b")]);
+    let answer = broker.client().call(2, &request);
+    assert_eq!(answer.results.len(), topics.len());
+    let of_both = |result: &AlterReplicaLogDirTopicResult| result.partitions.len() == 2;
+    assert!(answer.results.iter().all(of_both));
 }
 
 #[test]

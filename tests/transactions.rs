@@ -577,6 +577,40 @@ fn an_administrator_ends_a_transaction_that_hangs() {
     assert_eq!(read_committed(&mut client, "u", 0), (vec![], 2));
 }
 
+/// Comparing each with each takes minutes.
+#[test]
+fn a_great_many_markers_are_refused_in_no_time() {
+    const COUNT: i32 = 100_000;
+    let (_broker, mut client) = started();
+    let topic = |name: &str, indexes| {
+        WritableTxnMarkerTopic::default()
+            .with_name(topic_name(name))
+            .with_partition_indexes(indexes)
+    };
+    let marker = |producer_id: i64, topics| {
+        WritableTxnMarker::default()
+            .with_producer_id(ProducerId(producer_id))
+            .with_topics(topics)
+    };
+    let names: Vec<String> = (0..COUNT).map(|at| format!("nope-{at}")).collect();
+    let topics = names.iter().map(|name| topic(name, vec![0]));
+    let mut markers = vec![
+        marker(1, vec![topic("nope", (0..COUNT).collect())]),
+        marker(1, topics.collect()),
+        marker(1, vec![topic("nope", vec![0, 0, COUNT])]),
+    ];
+    markers.extend((0..i64::from(COUNT)).map(|at| marker(2 + at, vec![topic("nope", vec![0])])));
+    let answer = client.call(1, &WriteTxnMarkersRequest::default().with_markers(markers));
+    assert_eq!(answer.markers.len(), names.len() + 1);
+    let first = &answer.markers[0];
+    assert_eq!(first.topics.len(), names.len() + 1);
+    // What was named again is answered once.
+    assert_eq!(first.topics[0].partitions.len(), names.len() + 1);
+    let missing = ErrorCode::UnknownTopicOrPartition.code();
+    let partitions = first.topics.iter().flat_map(|topic| &topic.partitions);
+    assert!(partitions.into_iter().all(|it| it.error_code == missing));
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let (_broker, mut client) = started();

@@ -343,8 +343,21 @@ impl Partitions {
         }
         if is_first {
             self.set_strays_aside(&mut state, now);
+            self.note_recovered();
         }
         self.applied.advance(image.offset);
+    }
+
+    /// Every log that was there at the start has been opened, unless one could not be.
+    fn note_recovered(&self) {
+        if self.offline_count() > 0 {
+            return;
+        }
+        for directory in &self.directories {
+            if let Err(err) = directory.recovered() {
+                error!(%err, "the logs will be checked again at the next start");
+            }
+        }
     }
 
     /// Tells partitions their configuration again: what holds for all topics has changed.

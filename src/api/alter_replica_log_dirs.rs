@@ -9,13 +9,13 @@
 use std::{path, sync::Arc};
 
 use kafka_protocol::messages::{
-    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, TopicName,
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse,
     alter_replica_log_dirs_response::{
         AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
     },
 };
 
-use super::error::Error;
+use super::{error::Error, merge::merged};
 use crate::{broker::Broker, clock, server::Context};
 
 pub(crate) fn handle(
@@ -23,36 +23,27 @@ pub(crate) fn handle(
     _ctx: &Context,
     req: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
-    // A topic may be named under several directories, and is answered once.
-    let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
-    for dir in req.dirs {
-        for topic in dir.topics {
+    let results = req.dirs.into_iter().flat_map(|dir| {
+        dir.topics.into_iter().map(move |topic| {
             let partitions = topic.partitions.iter().map(|&index| {
                 let outcome = relocate(broker, &topic.name, index, &dir.path);
                 AlterReplicaLogDirPartitionResult::default()
                     .with_partition_index(index)
                     .with_error_code(outcome.err().map_or(0, |err| err.code().code()))
             });
-            result_of(&mut results, &topic.name)
-                .partitions
-                .extend(partitions);
-        }
-    }
+            let partitions = partitions.collect();
+            AlterReplicaLogDirTopicResult::default()
+                .with_topic_name(topic.name)
+                .with_partitions(partitions)
+        })
+    });
+    // A topic may be named under several directories, and is answered once.
+    let results = merged(
+        results,
+        |result| result.topic_name.clone(),
+        |first, later| first.partitions.extend(later.partitions),
+    );
     AlterReplicaLogDirsResponse::default().with_results(results)
-}
-
-fn result_of<'a>(
-    results: &'a mut Vec<AlterReplicaLogDirTopicResult>,
-    name: &TopicName,
-) -> &'a mut AlterReplicaLogDirTopicResult {
-    let at = match results.iter().position(|result| result.topic_name == *name) {
-        Some(at) => at,
-        None => {
-            results.push(AlterReplicaLogDirTopicResult::default().with_topic_name(name.clone()));
-            results.len() - 1
-        }
-    };
-    &mut results[at]
 }
 
 fn relocate(broker: &Broker, topic: &str, index: i32, path: &str) -> Result<(), Error> {

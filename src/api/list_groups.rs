@@ -15,13 +15,10 @@ pub(crate) async fn handle(
     _ctx: &Context,
     req: ListGroupsRequest,
 ) -> ListGroupsResponse {
-    let texts = |texts: &[kafka_protocol::protocol::StrBytes]| {
-        texts.iter().map(|text| text.to_string()).collect()
-    };
-    let filter = ListFilter {
-        states: texts(&req.states_filter),
-        types: texts(&req.types_filter),
-    };
+    let filter = ListFilter::new(
+        req.states_filter.iter().map(|state| &**state),
+        req.types_filter.iter().map(|kind| &**kind),
+    );
     let mut groups = Vec::new();
     for partition in broker.groups().coordinated() {
         match broker.groups().ask_groups(partition, filter.clone()).await {

@@ -6,6 +6,8 @@
 //!
 //! Versions: v1 duration (KIP-994), v2 pattern (KIP-1152).
 
+use std::{collections::HashSet, sync::Arc};
+
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse};
 use protocol::error::ErrorCode;
 use regex::{Regex, RegexBuilder};
@@ -41,7 +43,7 @@ pub(crate) async fn handle(
             }
         },
     };
-    let mut statuses = Vec::new();
+    let mut statuses = HashSet::new();
     let mut unknown = Vec::new();
     for name in &req.state_filters {
         match status(name) {
@@ -51,7 +53,7 @@ pub(crate) async fn handle(
     }
     let filter = ListFilter {
         statuses: (!req.state_filters.is_empty()).then_some(statuses),
-        producer_ids: req.producer_id_filters.iter().map(|id| id.0).collect(),
+        producer_ids: Arc::new(req.producer_id_filters.iter().map(|id| id.0).collect()),
         longer_than_ms: (0 <= req.duration_filter).then_some(req.duration_filter),
         pattern,
     };

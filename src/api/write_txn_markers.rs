@@ -5,7 +5,7 @@
 //!
 //! Versions: v2 the version of the transaction: with 2 the marker's epoch has to be a later one (KIP-890).
 
-use std::{sync::Arc, time::Instant};
+use std::{mem, sync::Arc, time::Instant};
 
 use kafka_protocol::messages::{
     ProducerId, TopicName, WriteTxnMarkersResponse,
@@ -16,16 +16,17 @@ use kafka_protocol::messages::{
 use protocol::{error::ErrorCode, messages::WriteTxnMarkersRequest};
 use replication::partition::{Appended, Marker, Partition};
 
-use super::error::Error;
+use super::{error::Error, merge::merged};
 use crate::{broker::Broker, coordinator::transaction::markers, server::Context};
 
-/// One partition's share of the request, from append to answer.
+/// One topic's share of the request, from append to answer.
 struct Write {
     producer_id: ProducerId,
     topic: TopicName,
-    index: i32,
-    outcome: Result<(Arc<Partition>, Appended), Error>,
+    outcomes: Vec<(i32, Outcome)>,
 }
+
+type Outcome = Result<(Arc<Partition>, Appended), Error>;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -41,8 +42,9 @@ pub(crate) async fn handle(
             coordinator_epoch: marker.coordinator_epoch,
             transaction_version: marker.transaction_version.into(),
         };
-        for topic in &marker.topics {
-            for &index in &topic.partition_indexes {
+        let asked = marker.topics.iter();
+        for topic in asked.filter(|topic| !topic.partition_indexes.is_empty()) {
+            let outcomes = topic.partition_indexes.iter().map(|&index| {
                 // A real broker trips over what is no epoch.
                 let outcome = match written {
                     Marker {
@@ -52,63 +54,73 @@ pub(crate) async fn handle(
                     } => markers::append(broker, &topic.name, index, &written),
                     _ => Err(Error::Nonsense("a marker without an epoch")),
                 };
-                writes.push(Write {
-                    producer_id: ProducerId(marker.producer_id),
-                    topic: TopicName(topic.name.clone()),
-                    index,
-                    outcome,
-                });
-            }
+                (index, outcome)
+            });
+            writes.push(Write {
+                producer_id: ProducerId(marker.producer_id),
+                topic: TopicName(topic.name.clone()),
+                outcomes: outcomes.collect(),
+            });
         }
     }
     let deadline = ctx.received_at + broker.config().groups.offsets_commit_timeout;
-    let mut results = Vec::new();
+    let mut results = Vec::with_capacity(writes.len());
     for write in writes {
-        let code = write.code(deadline).await;
-        put(&mut results, &write, code);
+        results.push(write.answer(deadline).await);
     }
-    WriteTxnMarkersResponse::default().with_markers(results)
+    WriteTxnMarkersResponse::default().with_markers(each_once(results))
 }
 
 impl Write {
-    async fn code(&self, deadline: Instant) -> i16 {
-        match &self.outcome {
-            Ok((partition, appended)) => {
-                match partition.committed(appended, true, deadline).await {
-                    Ok(()) => 0,
-                    Err(err) => Error::from(err).code().code(),
-                }
-            }
-            Err(Error::NotCoordinator) => ErrorCode::NotLeaderOrFollower.code(),
-            Err(err) => err.code().code(),
+    async fn answer(self, deadline: Instant) -> WritableTxnMarkerResult {
+        let mut partitions = Vec::with_capacity(self.outcomes.len());
+        for (index, outcome) in self.outcomes {
+            partitions.push(
+                WritableTxnMarkerPartitionResult::default()
+                    .with_partition_index(index)
+                    .with_error_code(code(outcome, deadline).await),
+            );
         }
+        let topic = WritableTxnMarkerTopicResult::default()
+            .with_name(self.topic)
+            .with_partitions(partitions);
+        WritableTxnMarkerResult::default()
+            .with_producer_id(self.producer_id)
+            .with_topics(vec![topic])
     }
 }
 
-fn put(results: &mut Vec<WritableTxnMarkerResult>, write: &Write, code: i16) {
-    let place = results
-        .iter()
-        .position(|result| result.producer_id == write.producer_id);
-    let place = place.unwrap_or_else(|| {
-        results.push(WritableTxnMarkerResult::default().with_producer_id(write.producer_id));
-        results.len() - 1
-    });
-    let topics = &mut results[place].topics;
-    let place = topics.iter().position(|topic| topic.name == write.topic);
-    let place = place.unwrap_or_else(|| {
-        topics.push(WritableTxnMarkerTopicResult::default().with_name(write.topic.clone()));
-        topics.len() - 1
-    });
-    let partitions = &mut topics[place].partitions;
-    let known = partitions
-        .iter_mut()
-        .find(|result| result.partition_index == write.index);
-    match known {
-        Some(known) => known.error_code = code,
-        None => partitions.push(
-            WritableTxnMarkerPartitionResult::default()
-                .with_partition_index(write.index)
-                .with_error_code(code),
-        ),
+async fn code(outcome: Outcome, deadline: Instant) -> i16 {
+    match outcome {
+        Ok((partition, appended)) => match partition.committed(&appended, true, deadline).await {
+            Ok(()) => 0,
+            Err(err) => Error::from(err).code().code(),
+        },
+        Err(Error::NotCoordinator) => ErrorCode::NotLeaderOrFollower.code(),
+        Err(err) => err.code().code(),
     }
+}
+
+/// Every producer, in it every topic, and in that every partition once, with what became of it last.
+fn each_once(results: Vec<WritableTxnMarkerResult>) -> Vec<WritableTxnMarkerResult> {
+    let mut producers = merged(
+        results,
+        |producer| producer.producer_id,
+        |first, later| first.topics.extend(later.topics),
+    );
+    for producer in &mut producers {
+        producer.topics = merged(
+            mem::take(&mut producer.topics),
+            |topic| topic.name.clone(),
+            |first, later| first.partitions.extend(later.partitions),
+        );
+        for topic in &mut producer.topics {
+            topic.partitions = merged(
+                mem::take(&mut topic.partitions),
+                |partition| partition.partition_index,
+                |first, later| first.error_code = later.error_code,
+            );
+        }
+    }
+    producers
 }

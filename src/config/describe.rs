@@ -160,7 +160,10 @@ fn describe_resource(
             documentation: key.documentation,
         }
     };
-    keys.iter().map(describe).collect()
+    // Kafka shows a key of this prefix only where it is set.
+    let is_shown =
+        |key: &&Key| !key.name.starts_with("internal.") || overrides.contains_key(key.name);
+    keys.iter().filter(is_shown).map(describe).collect()
 }
 
 fn broker_entry(settings: &Settings, name: &str, key: Option<&'static Key>) -> Entry {
@@ -277,6 +280,12 @@ mod tests {
             "segment.bytes=2097152 4 [log.segment.bytes=2097152@4 log.segment.bytes=1073741824@5]",
         );
         check(&topic, "retention.ms=86400000 5 []");
+        let small = config.describe_topic(&map(&[("internal.segment.bytes", "20000")]));
+        assert_eq!(small.len(), 38);
+        check(
+            &small,
+            "internal.segment.bytes=20000 1 [internal.segment.bytes=20000@1]",
+        );
         check(&topic, "flush.ms=9223372036854775807 5 []");
 
         let broker = config.describe_broker();

@@ -788,6 +788,8 @@ pub(super) static TOPIC: &[Key] = keys! {
         "Replicas whose fetching is throttled, as partition:broker,... or *.";
     "index.interval.bytes": Int = "4096", AtLeast(0) => "log.index.interval.bytes";
         "Bytes of log between two entries of the offset index.";
+    "internal.segment.bytes": Int = null, Any;
+        "The size at which a new segment is begun, however small; it goes before segment.bytes, and is meant for tests.";
     "leader.replication.throttled.replicas": List = "", ThrottledReplicas;
         "Replicas whose serving is throttled, as partition:broker,... or *.";
     "local.retention.bytes": Long = "-2", AtLeast(-2) => "log.local.retention.bytes";

@@ -47,7 +47,7 @@ impl Config {
         let has = |name: &str| policy.iter().any(|item| item == name);
         TopicConfig {
             log: storage::config::Config {
-                segment_bytes: topic.size("segment.bytes"),
+                segment_bytes: topic.segment_bytes(),
                 segment_ms: topic.long("segment.ms"),
                 segment_jitter_ms: topic.long("segment.jitter.ms"),
                 index_interval_bytes: topic.size("index.interval.bytes"),
@@ -105,6 +105,15 @@ impl Topic<'_> {
 
     fn size<T: TryFrom<i64> + Default>(&self, name: &str) -> T {
         T::try_from(self.long(name)).unwrap_or_default()
+    }
+
+    /// The one for tests goes first. Kafka lets it be anything, and so does nothing but refuse records if it is
+    /// less than one: as if it were one.
+    fn segment_bytes(&self) -> u32 {
+        match self.value("internal.segment.bytes") {
+            Some(Value::Integer(number)) => u32::try_from(number).unwrap_or(1).max(1),
+            _ => self.size("segment.bytes"),
+        }
     }
 
     fn double(&self, name: &str) -> f64 {

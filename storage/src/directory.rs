@@ -1,7 +1,8 @@
 //! A log directory: one entry of `log.dirs`, with the logs in it.
 //!
 //! ```text
-//! .lock                                 held while we run; says under which boot of the machine
+//! .lock                                 held while we run; says under which boot of the machine, if the
+//!                                       page cache can be believed until the next
 //! meta.properties                       whose it is
 //! .kafka_cleanshutdown                  there from a clean stop to the next start
 //! recovery-point-offset-checkpoint      below, a log is on the disk
@@ -14,7 +15,9 @@
 //!
 //! A failed write or sync takes the whole directory offline until a restart: nobody can tell any
 //! more what is on the disk. A sync is never tried again, because the kernel reports a page it could
-//! not write only once.
+//! not write only once. For the same reason the next start does not believe what it finds in the page
+//! cache, as it otherwise does if the machine has not been restarted: the note in `.lock` is gone. It
+//! comes back when all logs have been looked at.
 //!
 //! One thread flushes. Whoever needs an offset to be durable asks and is called back; all that came
 //! while one sync was under way share the next. Another keeps what is unflushed in all logs together
@@ -39,7 +42,7 @@ use crate::{
     config::Config,
     disk::{self, Disk, Lock, Mode, Space},
     error::Error,
-    files::{Files, read_small},
+    files::{Files, Place, read_small},
     log::{Log, Shutdown, Start},
     properties::{self, Identity},
 };
@@ -53,6 +56,9 @@ const CLEANED: &str = "cleaner-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 
+/// In [`LOCK`], where the page cache is not to be believed.
+const NO_NOTE: &str = "";
+
 /// What may be unflushed in all logs of a directory before we step in. Checking it after a power cut
 /// takes about as long as reading it from the disk: Kafka has up to a segment of each partition to
 /// check, 1 GiB by default. Until then the kernel writes at its own pace, and what retention deletes
@@ -65,9 +71,10 @@ pub struct Directory {
     id: Uuid,
     shutdown: Shutdown,
     previous_broker_epoch: Option<i64>,
+    boot_id: String,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// Last, so that it is released when all else is done.
-    lock: Box<dyn Lock>,
+    lock: Arc<dyn Lock>,
 }
 
 /// A directory in the log directory.
@@ -139,12 +146,16 @@ impl Directory {
             }
             locked => volume.done("lock", &path.join(LOCK), locked)?,
         };
+        let lock: Arc<dyn Lock> = Arc::from(lock);
+        // Just begun: it cannot be set.
+        let _ = volume.lock.set(Arc::downgrade(&lock));
         let id = volume.identify(identity, now)?;
 
         let clean_path = path.join(CLEAN_SHUTDOWN);
         let clean = volume.done("read", &clean_path, read_small(disk, &clean_path))?;
         let boot_id = disk.boot_id().unwrap_or_default();
-        let last_boot_id = volume.done("write", &path.join(LOCK), lock.leave_note(&boot_id))?;
+        // If we are killed before the logs have been looked at, the next one must do it.
+        let last_boot_id = volume.done("write", &path.join(LOCK), lock.leave_note(NO_NOTE))?;
         let shutdown = if clean.is_some() {
             Shutdown::Clean
         } else if !boot_id.is_empty() && boot_id == last_boot_id {
@@ -173,14 +184,39 @@ impl Directory {
             start("flusher", Volume::run_flusher)?,
             start("writeback", Volume::run_writeback)?,
         ];
-        Ok(Directory {
+        let directory = Directory {
             id,
             shutdown,
+            boot_id,
             previous_broker_epoch: clean.as_deref().and_then(properties::broker_epoch),
             threads: Mutex::new(threads),
             volume,
             lock,
-        })
+        };
+        if shutdown != Shutdown::PowerLost || directory.logs()?.is_empty() {
+            directory.leave_note()?;
+        }
+        Ok(directory)
+    }
+
+    /// All logs that were there at the start have been opened: whatever a power cut has left of them has
+    /// been seen. A start after us need not look again, unless the machine is restarted.
+    pub fn recovered(&self) -> Result<(), Error> {
+        match self.shutdown {
+            Shutdown::PowerLost => self.leave_note(),
+            Shutdown::Clean | Shutdown::Killed => Ok(()),
+        }
+    }
+
+    fn leave_note(&self) -> Result<(), Error> {
+        self.volume.check()?;
+        let left = self.lock.leave_note(&self.boot_id);
+        self.volume.done("write", &self.path().join(LOCK), left)?;
+        if self.is_offline() {
+            // Since we asked.
+            self.volume.disown_page_cache();
+        }
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -247,9 +283,11 @@ impl Directory {
         };
         let log = Log::open_in(Arc::clone(&self.volume), dir, config, start, now)?;
         let log = Arc::new(log);
-        self.volume
-            .logs()
-            .insert(name.to_owned(), Arc::downgrade(&log));
+        let known = Known {
+            log: Arc::downgrade(&log),
+            place: Arc::downgrade(log.place()),
+        };
+        self.volume.logs().insert(name.to_owned(), known);
         Ok(log)
     }
 
@@ -314,8 +352,8 @@ impl Directory {
         }
         log.rename(self.volume.root.join(&new_name))?;
         let mut logs = self.volume.logs();
-        if let Some(log) = logs.remove(&old_name) {
-            logs.insert(new_name.clone(), log);
+        if let Some(known) = logs.remove(&old_name) {
+            logs.insert(new_name.clone(), known);
         }
         drop(logs);
         if matches!(state, State::Deleted | State::Stray) {
@@ -330,13 +368,15 @@ impl Directory {
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let dir = self.volume.root.join(name);
         let disk = &*self.volume.disk;
-        if let Some(log) = self
-            .volume
-            .logs()
-            .remove(name)
-            .and_then(|log| log.upgrade())
-        {
-            log.abandon();
+        let known = self.volume.logs().remove(name);
+        if let Some(known) = known {
+            // Whoever looks at a file from now on finds it gone, if only by a segment that it still has.
+            if let Some(place) = known.place.upgrade() {
+                place.abandon();
+            }
+            if let Some(log) = known.log.upgrade() {
+                log.abandon();
+            }
         }
         self.volume.forget(name);
         let entries = match disk.list(&dir) {
@@ -417,7 +457,7 @@ impl Directory {
             .volume
             .logs()
             .values()
-            .filter_map(Weak::upgrade)
+            .filter_map(|known| known.log.upgrade())
             .collect();
         self.stop_threads();
         let mut changed = false;
@@ -450,6 +490,16 @@ impl Drop for Directory {
     fn drop(&mut self) {
         self.stop_threads();
     }
+}
+
+/// Whether a failed call says that what was written before may not reach the disk. A file system without
+/// space, or a file that is not there, says nothing about others.
+fn may_have_lost_writes(op: &str, err: &io::Error) -> bool {
+    let harmless = matches!(
+        err.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::NotFound
+    );
+    op == "fsync" || op == "sync" || !(harmless || is_out_of_descriptors(err))
 }
 
 /// Makes a log directory that is not there yet, with the directories above it.
@@ -510,9 +560,10 @@ pub(crate) struct Volume {
     pub(crate) root: PathBuf,
     pub(crate) files: Files,
     offline: AtomicBool,
+    lock: OnceLock<Weak<dyn Lock>>,
     on_offline: OnceLock<Box<dyn Fn() + Send + Sync>>,
     positions: Mutex<Positions>,
-    logs: Mutex<HashMap<String, Weak<Log>>>,
+    logs: Mutex<HashMap<String, Known>>,
     unflushed: AtomicU64,
     queue: Mutex<Queue>,
     asked: Condvar,
@@ -523,6 +574,13 @@ impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Volume({})", self.root.display())
     }
+}
+
+/// A log that was opened.
+struct Known {
+    log: Weak<Log>,
+    /// Its segments, which know their place, may be in use for longer.
+    place: Weak<Place>,
 }
 
 /// How far logs are flushed and where they start, by name.
@@ -617,6 +675,7 @@ impl Volume {
             root,
             files: Files::new(files_max),
             offline: AtomicBool::new(false),
+            lock: OnceLock::new(),
             on_offline: OnceLock::new(),
             positions: Mutex::default(),
             logs: Mutex::default(),
@@ -664,6 +723,9 @@ impl Volume {
     ) -> Result<T, Error> {
         result.map_err(|source| {
             if !self.offline.swap(true, Ordering::AcqRel) {
+                if may_have_lost_writes(op, &source) {
+                    self.disown_page_cache();
+                }
                 tracing::error!(
                     op,
                     path = %path.display(),
@@ -681,6 +743,21 @@ impl Volume {
                 source,
             }
         })
+    }
+
+    /// The next start is to take what was not synced for what a power cut has left, though the machine may
+    /// stay up.
+    fn disown_page_cache(&self) {
+        let Some(lock) = self.lock.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        if let Err(err) = lock.leave_note(NO_NOTE) {
+            tracing::error!(
+                dir = %self.root.display(),
+                error = %err,
+                "cannot note that the log directory has failed: restart the machine before it is used again"
+            );
+        }
     }
 
     fn identify(&self, identity: &Identity, now: i64) -> Result<Uuid, Error> {
@@ -735,7 +812,7 @@ impl Volume {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn logs(&self) -> MutexGuard<'_, HashMap<String, Weak<Log>>> {
+    fn logs(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -970,6 +1047,7 @@ impl Volume {
             for request in group {
                 let result = match &flushed {
                     Ok(offset) => Ok(*offset),
+                    Err(Error::Gone { path }) => Err(Error::Gone { path: path.clone() }),
                     Err(_) => Err(Error::Offline {
                         dir: self.root.clone(),
                     }),
@@ -991,7 +1069,7 @@ impl Volume {
         let mut logs: Vec<_> = self
             .logs()
             .values()
-            .filter_map(Weak::upgrade)
+            .filter_map(|known| known.log.upgrade())
             .map(|log| (log.unflushed_bytes(), log))
             .collect();
         logs.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
@@ -999,9 +1077,10 @@ impl Volume {
             if self.unflushed.load(Ordering::Relaxed) <= UNFLUSHED_MAX / 2 {
                 break;
             }
-            // What failed is in the log and has taken the directory offline.
-            if log.flush().is_err() {
-                return;
+            match log.flush() {
+                Ok(_) | Err(Error::Gone { .. }) => (),
+                // What failed is in the log and has taken the directory offline.
+                Err(_) => return,
             }
         }
         let _ = self.write_positions();

@@ -56,7 +56,7 @@ pub enum Error {
     },
 
     /// The segment was deleted while it was being read: by now the offset is out of range, or compaction has put
-    /// another in its place.
+    /// another in its place. Or the whole log was.
     Gone { path: PathBuf },
 
     /// A system call failed, and with it the log directory: after a failed *fsync* the page cache

@@ -84,6 +84,8 @@ impl Files {
 pub(crate) struct Place {
     pub(crate) volume: Arc<Volume>,
     dir: RwLock<PathBuf>,
+    /// Its files are removed, or about to be.
+    abandoned: AtomicBool,
 }
 
 impl Place {
@@ -91,7 +93,17 @@ impl Place {
         Place {
             volume,
             dir: RwLock::new(dir),
+            abandoned: AtomicBool::new(false),
         }
+    }
+
+    /// From now on a file that is not there any more is no failure of the disk.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -135,26 +147,33 @@ impl Place {
     ) -> Result<T, Error> {
         let dir = self.dir.read().unwrap_or_else(PoisonError::into_inner);
         let path = dir.join(name);
-        self.volume.done(op, &path, call(&path))
+        match call(&path) {
+            Err(err) if is_missing(&err) && self.is_abandoned() => Err(Error::Gone { path }),
+            done => self.volume.done(op, &path, done),
+        }
     }
 
     /// Renames a file in it, if there is one of that name.
     pub(crate) fn rename_file(&self, from: &str, to: &str) -> Result<(), Error> {
-        let dir = self.dir.read().unwrap_or_else(PoisonError::into_inner);
-        let from = dir.join(from);
-        match self.disk().rename(&from, &dir.join(to)) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            renamed => self.volume.done("rename", &from, renamed),
-        }
+        self.at("rename", from, |path| {
+            match self.disk().rename(path, &path.with_file_name(to)) {
+                Err(err) if is_missing(&err) => Ok(()),
+                renamed => renamed,
+            }
+        })
     }
 
     /// Removes a file that may already be gone.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
         self.at("remove", name, |path| match self.disk().remove_file(path) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(err) if is_missing(&err) => Ok(()),
             removed => removed,
         })
     }
+}
+
+fn is_missing(err: &std::io::Error) -> bool {
+    err.kind() == std::io::ErrorKind::NotFound
 }
 
 /// Which of a segment's files.
@@ -248,11 +267,6 @@ impl Handle {
         Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
     }
 
-    /// Called `.deleted`, or not there any more.
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.stage() == Stage::Deleted
-    }
-
     pub(crate) fn name(&self) -> String {
         let mut name = file_name(self.base_offset, self.kind.suffix());
         name.push_str(self.stage().suffix());
@@ -283,24 +297,10 @@ impl Handle {
             open.used.store(true, Ordering::Relaxed);
             return Ok(open);
         }
-        let path = self.path(place);
-        if mode == Mode::Open && self.removed.load(Ordering::Relaxed) {
-            return Err(Error::Gone { path });
+        if mode != Mode::Open {
+            self.removed.store(false, Ordering::Relaxed);
         }
-        self.removed.store(false, Ordering::Relaxed);
-        let opened = match place.volume.open(&path, mode) {
-            // Renamed to `.deleted` between our asking for the name and opening it.
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound && path != self.path(place) => {
-                place.volume.open(&self.path(place), mode)
-            }
-            opened => opened,
-        };
-        if self.is_deleted()
-            && matches!(&opened, Err(err) if err.kind() == std::io::ErrorKind::NotFound)
-        {
-            return Err(Error::Gone { path });
-        }
-        let file = place.volume.done("open", &path, opened)?;
+        let file = self.ask("open", place, |path| place.volume.open(path, mode))?;
         let open = Arc::new(Open {
             file,
             used: AtomicBool::new(true),
@@ -308,6 +308,40 @@ impl Handle {
         *slot = Arc::downgrade(&open);
         place.volume.files.keep(Arc::clone(&open));
         Ok(open)
+    }
+
+    /// Makes a call on the file's path. [`Error::Gone`] if it was removed on purpose: with its log, or by retention
+    /// or compaction.
+    pub(crate) fn ask<T>(
+        &self,
+        op: &'static str,
+        place: &Place,
+        call: impl Fn(&Path) -> std::io::Result<T>,
+    ) -> Result<T, Error> {
+        loop {
+            let name = self.name();
+            if self.removed.load(Ordering::Relaxed) || place.is_abandoned() {
+                let path = place.path(&name);
+                return Err(Error::Gone { path });
+            }
+            let asked = place.at(op, &name, |path| match call(path) {
+                // Renamed or removed between our asking for the name and the call.
+                Err(err) if is_missing(&err) && self.may_be_gone(&name) => Ok(None),
+                done => done.map(Some),
+            })?;
+            match asked {
+                Some(done) => return Ok(done),
+                None if self.name() != name => (),
+                None => {
+                    let path = place.path(&name);
+                    return Err(Error::Gone { path });
+                }
+            }
+        }
+    }
+
+    fn may_be_gone(&self, name: &str) -> bool {
+        self.stage() == Stage::Deleted || self.name() != name
     }
 
     /// Removes the file, which may not be there.

@@ -155,8 +155,9 @@ impl<E: Entry> Index<E> {
         if let Some(written) = self.state().written {
             return Ok(written);
         }
-        let path = self.handle.path(place);
-        let size = place.volume.done("stat", &path, place.disk().size(&path))?;
+        let size = self
+            .handle
+            .ask("stat", place, |path| place.disk().size(path))?;
         let written = usize::try_from(size).unwrap_or(usize::MAX) / E::SIZE;
         self.state().written = Some(written);
         Ok(written)

@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -60,8 +60,6 @@ pub struct Log {
     unflushed: AtomicU64,
     /// Held by whoever compacts.
     compacting: Mutex<()>,
-    /// Its files are about to be removed.
-    abandoned: AtomicBool,
 }
 
 /// What only the writer needs.
@@ -232,7 +230,6 @@ impl Log {
             epochs_file: Mutex::new(()),
             unflushed: AtomicU64::new(0),
             compacting: Mutex::new(()),
-            abandoned: AtomicBool::new(false),
         };
         if start.shutdown != Shutdown::Clean {
             log.note_unflushed(flushed_offset);
@@ -339,12 +336,17 @@ impl Log {
             .done("fsync", root, self.place.disk().sync_dir(root))
     }
 
-    /// The log's files are about to be removed: nothing of it is to be flushed or compacted any
-    /// more. Waits for a compaction to see it.
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// The log's files are about to be removed: nothing of it is written, flushed or compacted any
+    /// more. Waits for those who do to see it.
     pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
+        self.place.abandon();
         let _no_compaction = self.keep_from_compaction();
         let _no_flush = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _no_append = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.unflushed.swap(0, Ordering::Relaxed);
         self.place.volume.flushed(bytes);
         for segment in self.view().segments.values() {
@@ -354,7 +356,12 @@ impl Log {
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, Error> {
         self.place.volume.check()?;
-        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.place.is_abandoned() {
+            let path = self.place.dir();
+            return Err(Error::Gone { path });
+        }
+        Ok(writer)
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {

@@ -86,8 +86,11 @@ pub struct Producer {
     pub epoch: i16,
     /// Of the coordinator that wrote its last marker; -1 before the first.
     pub coordinator_epoch: i32,
-    /// Of its last batch or marker: silence is measured from here.
+    /// Of its last batch or marker.
     pub last_timestamp: i64,
+    /// When the batch or marker was appended or found in the log; -1 if that was before the snapshot. Records may be of
+    /// any time, so silence is measured from the later of the two.
+    pub last_seen: i64,
     pub current_txn_first_offset: Option<i64>,
     /// Of the current epoch, oldest first, at most five.
     pub batches: VecDeque<Remembered>,
@@ -99,6 +102,7 @@ impl Producer {
             epoch: NO_EPOCH,
             coordinator_epoch: -1,
             last_timestamp: -1,
+            last_seen: -1,
             current_txn_first_offset: None,
             batches: VecDeque::new(),
         }
@@ -300,10 +304,11 @@ impl Producers {
         header: &Header,
         base_offset: i64,
         marker: Option<&Marker>,
+        now: i64,
     ) -> Option<Completed> {
         let last_offset = base_offset + i64::from(header.last_offset_delta);
         if header.is_control() {
-            return self.end_transaction(header, last_offset, marker?);
+            return self.end_transaction(header, last_offset, marker?, now);
         }
         let producer = self
             .known
@@ -320,6 +325,7 @@ impl Producers {
             timestamp: header.max_timestamp,
         });
         producer.last_timestamp = header.max_timestamp;
+        producer.last_seen = now;
         if header.is_transactional() && producer.current_txn_first_offset.is_none() {
             producer.current_txn_first_offset = Some(base_offset);
             self.ongoing.insert(base_offset, header.producer_id);
@@ -332,6 +338,7 @@ impl Producers {
         header: &Header,
         last_offset: i64,
         marker: &Marker,
+        now: i64,
     ) -> Option<Completed> {
         let producer = self
             .known
@@ -342,6 +349,7 @@ impl Producers {
         producer.set_epoch(header.producer_epoch);
         producer.coordinator_epoch = marker.coordinator_epoch;
         producer.last_timestamp = marker.timestamp;
+        producer.last_seen = now;
         // A marker without a transaction (the coordinator retried it) changes nothing to readers.
         let first_offset = producer.current_txn_first_offset.take()?;
         self.ongoing.remove(&first_offset);
@@ -358,8 +366,8 @@ impl Producers {
     /// only its marker may end it.
     pub fn expire(&mut self, expiration_ms: i64, now: i64) {
         self.known.retain(|_, producer| {
-            producer.current_txn_first_offset.is_some()
-                || now.saturating_sub(producer.last_timestamp) < expiration_ms
+            let last = producer.last_timestamp.max(producer.last_seen);
+            producer.current_txn_first_offset.is_some() || now.saturating_sub(last) < expiration_ms
         });
         self.marker_counts
             .retain(|id, _| self.known.contains_key(id));
@@ -425,6 +433,7 @@ impl Producers {
                 epoch,
                 coordinator_epoch,
                 last_timestamp,
+                last_seen: -1,
                 current_txn_first_offset,
                 batches: batches.into_iter().collect(),
             };

@@ -6,8 +6,9 @@
 //! - *killed*, and the machine stayed up: everything that was written is still in the page cache, so
 //!   only the last write can be torn. Index entries are written out every few hundred kilobytes;
 //!   batches after the last of them are checked;
-//! - *power lost*: what was not synced may be gone, in any order. Below the recovery point all was
-//!   synced; batches above are checked, and the log is cut at the first that is not whole.
+//! - *power lost*, or a sync has failed: what was not synced may be gone, in any order. Below the
+//!   recovery point all was synced; batches above are checked, and the log is cut at the first that is
+//!   not whole.
 //!
 //! What is derived from batches and may be missing from its file (index entries, epochs) is made
 //! again on the way. Producer state is not: [`load_producers`] reads it when first asked for.
@@ -39,7 +40,7 @@ pub enum Shutdown {
     Clean,
     /// The process ended without closing it, but the machine has not been restarted since.
     Killed,
-    /// The machine went down, or nobody knows.
+    /// The machine went down or the disk has failed, or nobody knows.
     PowerLost,
 }
 
@@ -521,6 +522,9 @@ pub(crate) fn load_producers(
             }
         }
     }
+    // Who has expired by then, and no other: of a producer that is found in the log a retry may be on its way, however
+    // old its records are.
+    producers.expire(config.producer_id_expiration_ms, now);
     let floor = segments
         .range(..=from)
         .next_back()
@@ -530,18 +534,22 @@ pub(crate) fn load_producers(
             break;
         }
         // Some of it may lie below the recovery point, where no flush comes by again.
-        let created = replay(segment, from, &mut producers)?;
+        let created = replay(segment, from, &mut producers, now)?;
         segment.sync_aborted()?;
         if created {
             place.sync_dir()?;
         }
     }
-    producers.expire(config.producer_id_expiration_ms, now);
     Ok(producers)
 }
 
 /// True if an index of aborted transactions was created.
-fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<bool, Error> {
+fn replay(
+    segment: &Segment,
+    from: i64,
+    producers: &mut Producers,
+    now: i64,
+) -> Result<bool, Error> {
     let size = segment.size();
     let Some(located) = segment.locate(from, size)? else {
         return Ok(false);
@@ -563,7 +571,7 @@ fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<boo
             } else {
                 None
             };
-            let completed = producers.apply(&header, header.base_offset, marker.as_ref());
+            let completed = producers.apply(&header, header.base_offset, marker.as_ref(), now);
             if let Some(completed) = completed
                 && !completed.commit
             {

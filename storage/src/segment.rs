@@ -4,9 +4,9 @@
 //! sealing it writes out what the indexes hold in memory, and it will not change again.
 
 use std::{
-    io::{self, IoSlice},
+    io::IoSlice,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -57,6 +57,8 @@ pub(crate) struct Segment {
     has_txns: AtomicBool,
     /// It may not be on the disk as it is.
     txns_changed: AtomicBool,
+    /// How many entries the `.txnindex` has and the last one's last offset; unknown until an abort comes.
+    txns_end: Mutex<Option<(usize, i64)>>,
     /// Bytes that readers may see.
     size: AtomicU64,
     /// The largest timestamp and the last offset of the batch that has it; unknown until asked.
@@ -80,6 +82,7 @@ impl Segment {
             txns: Handle::new(base_offset, Kind::TxnIndex),
             has_txns: AtomicBool::new(has_txns),
             txns_changed: AtomicBool::new(has_txns),
+            txns_end: Mutex::new(None),
             size: AtomicU64::new(size),
             newest: Mutex::new(None),
         }
@@ -205,14 +208,9 @@ impl Segment {
         match self.newest()? {
             (timestamp, _) if timestamp >= 0 => Ok(timestamp),
             _ => {
-                let path = self.log.path(&self.place);
-                let modified = self.place.disk().modified(&path);
-                if matches!(&modified, Err(err) if err.kind() == io::ErrorKind::NotFound)
-                    && self.log.is_deleted()
-                {
-                    return Err(Error::Gone { path });
-                }
-                self.place.volume.done("stat", &path, modified)
+                let place = &self.place;
+                self.log
+                    .ask("stat", place, |path| place.disk().modified(path))
             }
         }
     }
@@ -333,20 +331,28 @@ impl Segment {
     /// Adds an aborted transaction, unless it is there: recovery comes by a second time. True if
     /// that has created the file, whose name is on the disk when the directory is synced.
     pub(crate) fn add_aborted(&self, entry: &Aborted) -> Result<bool, Error> {
-        let known = self.aborted()?;
-        if known
-            .last()
-            .is_some_and(|last| last.last_offset >= entry.last_offset)
-        {
+        let mut end = self.txns_end();
+        let (count, last_offset) = match *end {
+            Some(end) => end,
+            None => end_of(&self.aborted()?),
+        };
+        if last_offset >= entry.last_offset {
+            *end = Some((count, last_offset));
             return Ok(false);
         }
+        *end = None;
         let file = self.txns.create(&self.place)?;
-        let position = (known.len() * aborted::ENTRY_SIZE) as u64;
+        let position = (count * aborted::ENTRY_SIZE) as u64;
         let done = write_all(&**file, &mut [IoSlice::new(&entry.encode())], position);
         let path = self.txns.path(&self.place);
         self.place.volume.done("write", &path, done)?;
+        *end = Some((count + 1, entry.last_offset));
         self.txns_changed.store(true, Ordering::Release);
         Ok(!self.has_txns.swap(true, Ordering::AcqRel))
+    }
+
+    fn txns_end(&self) -> MutexGuard<'_, Option<(usize, i64)>> {
+        self.txns_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the aborted transactions of a compacted segment, all at once.
@@ -368,6 +374,7 @@ impl Segment {
     pub(crate) fn truncate_aborted(&self, end: i64) -> Result<(), Error> {
         let known = self.aborted()?;
         let kept = known.partition_point(|entry| entry.last_offset < end);
+        *self.txns_end() = Some(end_of(&known[..kept]));
         let kept = (kept * aborted::ENTRY_SIZE) as u64;
         if !self.has_txns.load(Ordering::Acquire) {
             return Ok(());
@@ -443,6 +450,11 @@ impl Segment {
             handle.close(&self.place);
         }
     }
+}
+
+fn end_of(aborted: &[Aborted]) -> (usize, i64) {
+    let last = aborted.last().map_or(-1, |last| last.last_offset);
+    (aborted.len(), last)
 }
 
 /// Index entries are written out at least this often: after a kill, batches after the last that is

@@ -25,7 +25,7 @@ use storage::{
 };
 
 /// Seeds that have found something once.
-const FOUND: &[u64] = &[91, 105, 238, 249, 312, 352, 664, 775, 1220];
+const FOUND: &[u64] = &[91, 105, 238, 249, 312, 352, 664, 775, 1220, 1237];
 
 #[test]
 fn what_was_flushed_survives_whatever_happens() {
@@ -43,6 +43,44 @@ fn what_was_flushed_survives_whatever_happens() {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// The kernel reports a page that it could not write once, and then takes it for written.
+#[test]
+fn after_a_failed_sync_the_page_cache_is_not_believed() {
+    let root = Path::new(ROOT);
+    let disk = FaultyDisk::new(1, root);
+    let open = || Directory::open(disk.disk(), root, &identity(), 16, NOW).unwrap();
+    let batch = common::batch(10, NOW);
+    {
+        let directory = open();
+        let log = directory.open_log(LOGS[0], config(), NOW).unwrap();
+        for _ in 0..5 {
+            log.append(&batch, 0, NOW).unwrap();
+        }
+        directory.flush(&log, 50).unwrap();
+        directory.checkpoint().unwrap();
+        for _ in 0..20 {
+            log.append(&batch, 0, NOW).unwrap();
+        }
+        disk.fail_in(0, Fault::SyncFails);
+        assert!(directory.flush(&log, 250).is_err());
+        assert!(directory.is_offline());
+    }
+    disk.restart();
+    let directory = open();
+    assert_eq!(directory.shutdown(), Shutdown::PowerLost);
+    let log = directory.open_log(LOGS[0], config(), NOW).unwrap();
+    let end = log.end_offset();
+    assert!((50..250).contains(&end), "{end}");
+    assert_eq!(common::offsets(&log, 0), (0..end).collect::<Vec<_>>());
+    drop((log, directory));
+    // Nobody has said that all was looked at.
+    assert_eq!(open().shutdown(), Shutdown::PowerLost);
+    let directory = open();
+    directory.recovered().unwrap();
+    drop(directory);
+    assert_eq!(open().shutdown(), Shutdown::Killed);
 }
 
 const ROOT: &str = "/data";
@@ -155,6 +193,7 @@ impl Life {
             .iter()
             .map(|name| directory.open_log(name, config(), self.clock))
             .collect::<Result<Vec<_>, _>>()?;
+        directory.recovered()?;
         Ok((directory, logs))
     }
 
@@ -209,10 +248,13 @@ impl Life {
 
     fn end(&mut self, opened: (Directory, Vec<Arc<Log>>), clean: bool, fault: Fault) -> Left {
         drop(opened);
-        // A page that could not be written is still in the page cache, and only a power cut tells.
-        if fault == Fault::SyncFails || self.random.chance(50) {
+        if self.random.chance(50) {
             self.disk.lose_power();
             if clean { Left::Closed } else { Left::PowerLost }
+        } else if fault == Fault::SyncFails && self.disk.has_failed_to_sync() {
+            // What could not be written is not in the page cache for long.
+            self.disk.restart();
+            Left::PowerLost
         } else {
             self.disk.restart();
             if clean { Left::Closed } else { Left::Killed }

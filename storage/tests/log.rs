@@ -2,8 +2,16 @@
 //! after reopening, and what retention, truncation and time ask for is what Kafka would do.
 
 mod common;
+#[path = "common/watched.rs"]
+mod watched;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use common::{
     NOW, batch, directory, idempotent, identity, marker, offsets, small, transactional,
@@ -20,6 +28,7 @@ use storage::{
     producers::{Origin, Standing},
     properties::Identity,
 };
+use watched::{Call, watched};
 
 #[test]
 fn what_was_appended_is_read_before_and_after_reopening() {
@@ -263,6 +272,92 @@ fn a_read_names_the_aborted_transactions_within_it() {
     assert!(listed < 300 + reads * 6, "{listed} listed in {reads} reads");
     let (_, none) = log.read_committed(stable, 800, true, stable, NOW).unwrap();
     assert!(none.is_empty());
+}
+
+#[test]
+fn the_last_stable_offset_is_never_below_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", small(), NOW).unwrap();
+    log.append(&transactional(1, 0, 2), 0, NOW).unwrap();
+    log.append(&batch(8, NOW), 0, NOW).unwrap();
+    assert_eq!(log.last_stable_offset(10, NOW).unwrap(), 0);
+    log.delete_records(5).unwrap();
+    assert_eq!(log.last_stable_offset(10, NOW).unwrap(), 5);
+}
+
+/// There may be a million in a segment: an abort must not read them all.
+#[test]
+fn an_abort_does_not_read_those_before_it() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let disk = {
+        let reads = Arc::clone(&reads);
+        watched(move |call, path| {
+            if call == Call::Read && path.extension().is_some_and(|it| it == "txnindex") {
+                reads.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let abort = |log: &Log, at: i32| {
+        log.append(&transactional(1, at, 1), 0, NOW).unwrap();
+        let origin = Origin::Coordinator {
+            transaction_version: 0,
+        };
+        log.append_from(&marker(1, 0, 0, false), 0, origin, NOW)
+            .unwrap();
+    };
+    let open = || Directory::open(Arc::clone(&disk), dir.path(), &identity(), 64, NOW).unwrap();
+    {
+        let directory = open();
+        let log = directory
+            .open_log("orders-0", Config::default(), NOW)
+            .unwrap();
+        (0..100).for_each(|at| abort(&log, at));
+        assert!(reads.load(Ordering::Relaxed) <= 1);
+        assert_eq!(log.aborted(0, 200, NOW).unwrap().len(), 100);
+    }
+    reads.store(0, Ordering::Relaxed);
+    let directory = open();
+    let log = directory
+        .open_log("orders-0", Config::default(), NOW)
+        .unwrap();
+    (100..200).for_each(|at| abort(&log, at));
+    // Recovery looks for what is too much at its end.
+    assert!(reads.load(Ordering::Relaxed) <= 3);
+    let aborted = log.aborted(0, 400, NOW).unwrap();
+    let first: Vec<i64> = aborted.iter().map(|aborted| aborted.first_offset).collect();
+    assert_eq!(first, (0..200).map(|at| 2 * at).collect::<Vec<_>>());
+}
+
+/// It mirrors another cluster, say: silence is not told by its records' time.
+#[test]
+fn a_producer_of_old_records_is_known_after_a_kill_and_while_it_lives() {
+    const DAY: i64 = 24 * 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = Builder::new().producer(1, 0, 0);
+    builder.push(NOW - 2 * DAY, None, Some(b"v"), &[]);
+    let old = builder.build().unwrap();
+    let config = || Config {
+        retention_ms: -1,
+        ..small()
+    };
+    {
+        let directory = directory(dir.path());
+        let log = directory.open_log("orders-0", config(), NOW).unwrap();
+        assert_eq!(log.append(&old, 0, NOW).unwrap().duplicate, None);
+    }
+    let directory = directory(dir.path());
+    let log = directory.open_log("orders-0", config(), NOW).unwrap();
+    let again = || log.append(&old, 0, NOW).unwrap().duplicate.is_some();
+    assert!(again());
+    log.retain(1, NOW + DAY - 1).unwrap();
+    assert!(again());
+    log.retain(1, NOW + 2 * DAY).unwrap();
+    assert!(!again(), "silent for a day");
+    log.retain(1, NOW + DAY - 1).unwrap();
+    assert!(again());
 }
 
 /// It would hold back the last stable offset for good.

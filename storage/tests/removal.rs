@@ -9,7 +9,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -19,8 +19,11 @@ use std::{
 use common::{NOW, batch, directory, identity, offsets, small};
 use storage::{
     checkpoint,
+    compaction::{Flow, Settings},
+    config::Config,
     directory::{Directory, State},
     disk::{self, Disk},
+    error::Error,
     log::{Log, Shutdown},
 };
 use watched::{Call, watched};
@@ -162,5 +165,111 @@ fn a_log_may_be_deleted_while_a_flush_writes_its_leader_epochs() {
         let _ = renamed.send(());
         let _ = flush.join().unwrap();
     });
+    assert!(!directory.is_offline());
+}
+
+/// Whatever looks at a log.
+fn look_at_all_of(log: &Log, directory: &Directory) {
+    let online = |what: &str| assert!(!directory.is_offline(), "after {what}");
+    let _ = log.retain(log.end_offset(), NOW);
+    online("retain");
+    let _ = log.dirty(None, log.end_offset(), NOW);
+    online("dirty");
+    let _ = log.offset_for_timestamp(NOW);
+    online("offset_for_timestamp");
+    let _ = log.offset_of_max_timestamp();
+    online("offset_of_max_timestamp");
+    let _ = log.read(0, 1000, true, log.end_offset());
+    online("read");
+    let _ = log.aborted(0, log.end_offset(), NOW);
+    online("aborted");
+    let _ = log.append(&batch(200, NOW), 1, NOW);
+    online("append");
+    let _ = log.flush();
+    online("flush");
+    let _ = log.truncate(5, NOW);
+    online("truncate");
+}
+
+#[test]
+fn who_still_looks_at_a_removed_log_finds_it_gone() {
+    let root = tempfile::tempdir().unwrap();
+    {
+        let directory = directory(root.path());
+        let log = directory.open_log(NAME, small(), NOW).unwrap();
+        fill(&log, 40);
+        assert!(log.segment_count() > 2);
+        directory.close(1).unwrap();
+    }
+    let directory = directory(root.path());
+    let log = directory.open_log(NAME, small(), NOW).unwrap();
+    let slice = log.read(0, 1000, true, 400).unwrap();
+    let name = directory.rename(&log, NAME, State::Deleted).unwrap();
+    directory.remove(&name).unwrap();
+    let read = slice.read();
+    assert!(matches!(read, Err(Error::Gone { .. })), "{read:?}");
+    look_at_all_of(&log, &directory);
+    assert!(matches!(log.flush(), Err(Error::Gone { .. })));
+
+    // One that was never read, and whose records have no time.
+    let log = directory.open_log("orders-1", small(), NOW).unwrap();
+    log.append(&batch(1, -1), 0, NOW).unwrap();
+    let slice = log.read(0, 1000, true, 1).unwrap();
+    directory.remove("orders-1").unwrap();
+    look_at_all_of(&log, &directory);
+    drop(log);
+    assert!(matches!(slice.read(), Err(Error::Gone { .. })));
+    assert!(!directory.is_offline());
+}
+
+#[test]
+fn who_still_reads_of_a_removed_log_finds_it_gone_when_its_file_is_not_open_any_more() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = Directory::open(disk::real(), root.path(), &identity(), 1, NOW).unwrap();
+    let log = directory.open_log(NAME, small(), NOW).unwrap();
+    fill(&log, 1);
+    let slice = log.read(0, 1000, true, 10).unwrap();
+    drop(log);
+    directory.remove(NAME).unwrap();
+    let other = directory.open_log("orders-1", small(), NOW).unwrap();
+    fill(&other, 1);
+    assert!(matches!(slice.read(), Err(Error::Gone { .. })));
+    assert!(!directory.is_offline());
+}
+
+#[test]
+fn a_compaction_stops_when_retention_has_removed_what_it_was_about_to_read() {
+    let root = tempfile::tempdir().unwrap();
+    let config = Config {
+        compact: true,
+        retention_ms: 1000,
+        file_delete_delay_ms: 0,
+        ..small()
+    };
+    {
+        let directory = directory(root.path());
+        let log = directory.open_log(NAME, config.clone(), NOW).unwrap();
+        fill(&log, 40);
+        directory.close(1).unwrap();
+    }
+    let directory = directory(root.path());
+    let log = directory.open_log(NAME, config, NOW).unwrap();
+    let dirty = log.dirty(None, 400, NOW).unwrap();
+    let settings = Settings {
+        map_bytes: 1 << 16,
+        map_load_factor: 0.9,
+        buffer_bytes: 1 << 12,
+        decompressed_max: 1 << 20,
+    };
+    let removed = AtomicBool::new(false);
+    log.compact(&dirty, &settings, NOW, &mut |_| {
+        if !removed.swap(true, Ordering::Relaxed) {
+            assert!(log.retain(400, NOW + 5000).unwrap() > 2);
+            log.retain(400, NOW + 5000).unwrap();
+        }
+        Flow::Continue
+    })
+    .unwrap();
+    assert!(removed.into_inner());
     assert!(!directory.is_offline());
 }

@@ -27,7 +27,7 @@ const READ: &str = "read";
 /// With a partition for every member.
 const SHARED: &str = "shared";
 /// Far more often than clients do, or their patience would be measured.
-const HEARTBEAT: Duration = Duration::from_millis(100);
+const HEARTBEAT: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(120);
 const STACK: usize = 256 * 1024;
 const RUNS_MAX: u32 = 3;

@@ -6,7 +6,7 @@
 //! - A broker's config is written even if it says what it said: that is how a broker is made to read
 //!   its key stores again (KAFKA-14136).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use protocol::records::metadata::{ClearElrRecord, ConfigRecord, MetadataRecord};
 
@@ -210,17 +210,25 @@ fn operated(
     Ok(records)
 }
 
+/// How long the list of values is, is for the client to choose: none of them is compared with each.
 fn changed_list(base: &str, kind: OperationKind, values: &str) -> String {
     let mut items: Vec<&str> = base.split(',').filter(|item| !item.is_empty()).collect();
-    for value in values.split(',') {
-        let at = items.iter().position(|item| *item == value);
-        match (kind, at) {
-            (OperationKind::Append, None) => items.push(value),
-            (OperationKind::Subtract, Some(at)) => {
-                items.remove(at);
-            }
-            _ => {}
+    if kind == OperationKind::Append {
+        let mut known: HashSet<&str> = items.iter().copied().collect();
+        items.extend(values.split(',').filter(|value| known.insert(*value)));
+    } else {
+        // What is in the list twice goes when it is named twice.
+        let mut unwanted: HashMap<&str, usize> = HashMap::new();
+        for value in values.split(',') {
+            *unwanted.entry(value).or_default() += 1;
         }
+        items.retain(|item| match unwanted.get_mut(item) {
+            Some(count) if 0 < *count => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        });
     }
     items.join(",")
 }
@@ -317,7 +325,21 @@ fn record(resource: &Resource, name: &str, value: Option<String>) -> ConfigRecor
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::controller::script::check;
+
+    /// Comparing each with each takes minutes, and the controller does nothing else meanwhile.
+    #[test]
+    fn a_great_many_values_are_added_and_taken_in_no_time() {
+        let names = (0..300_000).map(|at| at.to_string());
+        let values = names.collect::<Vec<_>>().join(",");
+        let all = changed_list("a,7,b", OperationKind::Append, &values);
+        assert!(all.starts_with("a,7,b,0,1,2,3,4,5,6,8,"));
+        let rest = changed_list(&all, OperationKind::Subtract, &values);
+        assert_eq!(rest, "a,b");
+        let twice = changed_list("a,b,a,a", OperationKind::Subtract, "a,c,a");
+        assert_eq!(twice, "b,a");
+    }
 
     #[test]
     fn a_list_is_added_to_and_taken_from_starting_at_its_default() {

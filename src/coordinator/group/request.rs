@@ -3,7 +3,7 @@
 //! Bodies are Kafka's messages as they came; what the connection knows besides stands in [`Client`]. A request goes
 //! to the partition that keeps its group. One that names several groups has been taken apart before.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use kafka_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
@@ -81,11 +81,29 @@ pub(crate) struct FetchOffsets {
     pub(crate) require_stable: bool,
 }
 
-/// Which groups ListGroups is about; empty lists ask for all.
+/// Which groups ListGroups is about. Shared, as every partition of groups is asked with it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ListFilter {
-    pub(crate) states: Vec<String>,
-    pub(crate) types: Vec<String>,
+    states: Arc<HashSet<String>>,
+    types: Arc<HashSet<String>>,
+}
+
+impl ListFilter {
+    /// Nothing in one of them asks for all.
+    pub(crate) fn new<'a>(
+        states: impl Iterator<Item = &'a str>,
+        types: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        Self {
+            states: Arc::new(states.map(|state| state.trim().to_lowercase()).collect()),
+            types: Arc::new(types.map(str::to_ascii_lowercase).collect()),
+        }
+    }
+
+    pub(crate) fn has(&self, state: &str, kind: &str) -> bool {
+        (self.states.is_empty() || self.states.contains(&state.to_lowercase()))
+            && (self.types.is_empty() || self.types.contains(&kind.to_ascii_lowercase()))
+    }
 }
 
 macro_rules! requests {

@@ -997,8 +997,9 @@ impl Log {
     }
 
     fn apply(&mut self, batch: &Batch, marker: Option<&producers::Marker>) {
+        let now = batch.header().max_timestamp;
         self.producers
-            .apply(batch.header(), self.end_offset, marker);
+            .apply(batch.header(), self.end_offset, marker, now);
         self.end_offset += 1;
     }
 }

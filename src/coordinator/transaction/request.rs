@@ -1,6 +1,6 @@
 //! What the transaction coordinator is asked, and what it answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use kafka_protocol::messages::{
     describe_transactions_response::TransactionState as Described,
@@ -67,12 +67,13 @@ pub(crate) enum Response {
     Listed(Vec<Listed>),
 }
 
-/// Which transactional ids ListTransactions is about; what is empty or not there asks for all.
+/// Which transactional ids ListTransactions is about; what is empty or not there asks for all. Every partition of them
+/// is asked with it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ListFilter {
     /// `None` asks for all.
-    pub(crate) statuses: Option<Vec<Status>>,
-    pub(crate) producer_ids: Vec<i64>,
+    pub(crate) statuses: Option<HashSet<Status>>,
+    pub(crate) producer_ids: Arc<HashSet<i64>>,
     /// Those that have been going on for longer (ms).
     pub(crate) longer_than_ms: Option<i64>,
     /// Has to match the whole of an id.

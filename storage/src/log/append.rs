@@ -185,7 +185,7 @@ impl Log {
         // last stable offset.
         for (header, marker) in batches.iter().filter(|(header, _)| header.has_producer()) {
             let producers = self.producers_of(writer, now)?;
-            let completed = producers.apply(header, header.base_offset, marker.as_ref());
+            let completed = producers.apply(header, header.base_offset, marker.as_ref(), now);
             let first_ongoing = producers.first_ongoing();
             if let Some(completed) = completed
                 && !completed.commit

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::IoSlice,
-    sync::{Arc, MutexGuard, PoisonError, TryLockError, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, TryLockError},
 };
 
 use protocol::batch::Header;
@@ -195,7 +195,7 @@ impl Log {
             };
             sources.iter().all(known)
         };
-        if !unchanged || self.abandoned.load(Ordering::Acquire) {
+        if !unchanged || self.place.is_abandoned() {
             return Ok(false);
         }
         copy.rename_to(Stage::Swap)?;
@@ -293,7 +293,7 @@ impl Run<'_> {
     }
 
     fn paced(&mut self, bytes: usize) -> Result<(), Stopped> {
-        if self.log.abandoned.load(Ordering::Acquire) || (self.pace)(bytes) == Flow::Stop {
+        if self.log.place.is_abandoned() || (self.pace)(bytes) == Flow::Stop {
             return Err(Stopped);
         }
         Ok(())

@@ -50,7 +50,8 @@ impl Log {
     }
 
     /// Where the oldest transaction begins that is open, or whose end is not below the high
-    /// watermark; the high watermark if there is none before it.
+    /// watermark; the high watermark if there is none before it. Not below the start offset, to which records may have
+    /// been deleted since: a consumer is sent there.
     pub fn last_stable_offset(&self, high_watermark: i64, now: i64) -> Result<i64, Error> {
         self.know_transactions(now)?;
         let mut transactions = self.transactions();
@@ -59,7 +60,10 @@ impl Log {
             .retain(|(_, last)| *last >= high_watermark);
         let ended = transactions.ended.iter().map(|(first, _)| *first);
         let first = ended.chain(transactions.first_ongoing).min();
-        Ok(first.map_or(high_watermark, |first| first.min(high_watermark)))
+        let start_offset = self.start_offset();
+        Ok(first.map_or(high_watermark, |first| {
+            first.max(start_offset).min(high_watermark)
+        }))
     }
 
     /// Aborted transactions with records in `from..to`.
@@ -131,14 +135,12 @@ impl Log {
         };
         let bytes = producers.encode();
         writer.snapshot_size = bytes.len() as u64;
-        let path = self.place.path(&file_name(offset, SNAPSHOT));
         // Not synced: it has a CRC, and without it the batches are read.
-        let done = self
-            .place
-            .volume
-            .open(&path, Mode::Replace)
-            .and_then(|file| write_all(&*file, &mut [IoSlice::new(&bytes)], 0));
-        self.place.volume.done("write", &path, done)?;
+        self.place
+            .at("write", &file_name(offset, SNAPSHOT), |path| {
+                let file = self.place.volume.open(path, Mode::Replace)?;
+                write_all(&*file, &mut [IoSlice::new(&bytes)], 0)
+            })?;
         // Between segment starts only the newest is of use.
         let active_base = writer.active.segment.base_offset;
         let stale: Vec<i64> = writer

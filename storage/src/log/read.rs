@@ -1,9 +1,6 @@
 //! Reading: an offset to the range of a file that holds it.
 
-use std::{
-    os::fd::BorrowedFd,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 
@@ -103,7 +100,7 @@ impl Log {
         const TRIES: usize = 16;
         for _ in 1..TRIES {
             match look() {
-                Err(Error::Gone { .. }) if !self.abandoned.load(Ordering::Acquire) => (),
+                Err(Error::Gone { .. }) if !self.place.is_abandoned() => (),
                 done => return done,
             }
         }

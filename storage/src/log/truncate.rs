@@ -101,6 +101,11 @@ impl Log {
         for segment in &segments {
             segment.mark_deleted()?;
         }
+        // Before the directory is synced: one at `new_start` knows producers that this log does not, and a power cut
+        // must not bring it back.
+        for offset in std::mem::take(&mut writer.snapshots) {
+            self.place.remove(&file_name(offset, SNAPSHOT))?;
+        }
         let config = self.config();
         let active = Active::create(&self.place, new_start, &config, now)?;
         self.place.sync_dir()?;
@@ -116,9 +121,6 @@ impl Log {
         // Removed without delay: the same names may come again.
         for segment in segments {
             segment.remove()?;
-        }
-        for offset in std::mem::take(&mut writer.snapshots) {
-            self.place.remove(&file_name(offset, SNAPSHOT))?;
         }
         writer.active = active;
         writer.next_offset = new_start;

@@ -86,6 +86,8 @@ struct Inode {
     now: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// A sync has failed: what is in memory counts as written, and may be dropped.
+    failed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -188,12 +190,25 @@ impl FaultyDisk {
         state.fault = Some((state.calls + calls, fault));
     }
 
-    /// The process is started again; the machine stayed up.
+    /// The process is started again; the machine stayed up. Of files whose sync has failed what is on the disk
+    /// is read.
     pub(crate) fn restart(&self) {
         let mut state = self.state();
         state.dead = false;
         state.full = false;
         state.fault = None;
+        for inode in state.inodes.iter_mut().filter(|inode| inode.failed) {
+            inode.failed = false;
+            let size = inode.now.len();
+            inode.now = inode.durable.clone();
+            inode.now.resize(size, 0);
+            inode.durable = inode.now.clone();
+        }
+    }
+
+    /// A sync of a file has failed since the start.
+    pub(crate) fn has_failed_to_sync(&self) -> bool {
+        self.state().inodes.iter().any(|inode| inode.failed)
     }
 
     /// The power goes and comes back: of what was not synced, some is there.
@@ -519,7 +534,10 @@ impl File for FaultyFile {
         let inode = &mut state.inodes[self.inode];
         inode.pending.clear();
         match fault {
-            Some(_) => Err(io::Error::other("the sync failed")),
+            Some(fault) => {
+                inode.failed = fault == Fault::SyncFails;
+                Err(io::Error::other("the sync failed"))
+            }
             None => {
                 inode.durable = inode.now.clone();
                 Ok(())

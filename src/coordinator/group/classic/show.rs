@@ -26,21 +26,9 @@ const NOT_FOUND_IS_AN_ERROR: i16 = 6;
 impl GroupCoordinator {
     /// Groups of every kind.
     pub(in super::super) fn list(&mut self, ticket: Ticket, filter: &ListFilter) -> Effects {
-        let states: Vec<String> = filter
-            .states
-            .iter()
-            .map(|state| state.trim().to_lowercase())
-            .collect();
-        let is_wanted = |listed: &ListedGroup| {
-            let state = listed.group_state.to_lowercase();
-            let of_state = states.is_empty() || states.contains(&state);
-            let kind = &*listed.group_type;
-            let mut kinds = filter.types.iter();
-            let of_kind = filter.types.is_empty() || kinds.any(|it| it.eq_ignore_ascii_case(kind));
-            of_state && of_kind
-        };
         let listed = self.groups.iter();
         let listed = listed.map(|(group_id, group)| group.listed(group_id));
+        let is_wanted = |listed: &ListedGroup| filter.has(&listed.group_state, &listed.group_type);
         let listed = listed.filter(is_wanted).collect();
         Effects::answer(ticket, Ok(Response::List(listed)))
     }

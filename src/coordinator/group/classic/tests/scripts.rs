@@ -166,13 +166,9 @@ impl Script {
             "list" => {
                 let list = |name| {
                     let texts = options.get(name).into_iter();
-                    let texts = texts.flat_map(|texts| texts.split(','));
-                    texts.map(str::to_owned).collect()
+                    texts.flat_map(|texts| texts.split(','))
                 };
-                Request::List(ListFilter {
-                    states: list("states"),
-                    types: list("types"),
-                })
+                Request::List(ListFilter::new(list("states"), list("types")))
             }
             "commit" => {
                 let member_id = known.member_id.clone();
