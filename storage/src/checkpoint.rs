@@ -82,6 +82,10 @@ pub(crate) fn read_epochs(disk: &dyn Disk, path: &Path) -> io::Result<Vec<(i32, 
     let Some(content) = read_small(disk, path)? else {
         return Ok(Vec::new());
     };
+    // Not synced each time it is replaced: a power cut may leave the first digits of a last offset.
+    if !content.ends_with(b"\n") {
+        return Err(malformed());
+    }
     parse(&content, |words| match words {
         [epoch, offset] => Some((epoch.parse().ok()?, offset.parse().ok()?)),
         _ => None,
@@ -106,11 +110,14 @@ fn render(lines: impl Iterator<Item = String>) -> Vec<u8> {
     text.into_bytes()
 }
 
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed checkpoint")
+}
+
 fn parse<T: FromIterator<E>, E>(
     content: &[u8],
     entry: impl Fn(&[&str]) -> Option<E>,
 ) -> io::Result<T> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed checkpoint");
     let text = std::str::from_utf8(content).map_err(|_| malformed())?;
     let mut lines = text.lines();
     if lines.next().map(str::trim) != Some("0") {
@@ -157,6 +164,20 @@ mod tests {
         let read = read_offsets(&*disk, &path).unwrap();
         assert_eq!(read["a-b-0"], 7);
         assert_eq!(read.len(), 2);
+    }
+
+    #[test]
+    fn epochs_that_were_cut_off_are_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leader-epoch-checkpoint");
+        let disk = disk::real();
+        let whole = render_epochs(&[(0, 37), (1, 52)]);
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(read_epochs(&*disk, &path).unwrap(), [(0, 37), (1, 52)]);
+        for size in 0..whole.len() {
+            std::fs::write(&path, &whole[..size]).unwrap();
+            assert!(read_epochs(&*disk, &path).is_err(), "{size} bytes");
+        }
     }
 
     #[test]
