@@ -150,10 +150,17 @@ pub(crate) fn open(
             // Whatever follows the hole is not the log's any more.
             for base_offset in &bases[at + 1..] {
                 if let Some(segment) = segments.remove(base_offset) {
+                    tracing::warn!(
+                        path = %segment.log.path(place).display(),
+                        bytes = segment.size(),
+                        log_end_offset = end,
+                        "removed a segment that does not follow the end of the log: what is in it is lost"
+                    );
                     segment.mark_deleted()?;
                     segment.remove()?;
                 }
             }
+            place.sync_dir()?;
             break;
         }
     }
@@ -167,9 +174,15 @@ pub(crate) fn open(
             "the log ends below its start offset, all of it is deleted"
         );
         for segment in std::mem::take(&mut segments).into_values() {
+            tracing::warn!(
+                path = %segment.log.path(place).display(),
+                bytes = segment.size(),
+                "removed a segment below the start offset"
+            );
             segment.mark_deleted()?;
             segment.remove()?;
         }
+        place.sync_dir()?;
         active = None;
         end_offset = start.log_start_offset;
         epochs.clear();
@@ -333,6 +346,11 @@ impl Scan<'_> {
             let path = segment.log.path(self.place);
             self.place.volume.done("truncate", &path, done)?;
             segment.set_size(active.size);
+            if self.start.shutdown == Shutdown::PowerLost {
+                // What follows may be whole. Another power cut must not bring it back behind what is
+                // written there now.
+                segment.sync(false)?;
+            }
         }
         match self.start.shutdown {
             // The index may have reached the disk when its batches have not, and what was cut from

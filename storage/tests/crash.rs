@@ -25,7 +25,9 @@ use storage::{
 };
 
 /// Seeds that have found something once.
-const FOUND: &[u64] = &[91, 105, 238, 249, 312, 352, 664, 775, 1220, 1237, 1689];
+const FOUND: &[u64] = &[
+    91, 105, 238, 249, 312, 352, 664, 775, 1220, 1237, 1689, 1708,
+];
 
 #[test]
 fn what_was_flushed_survives_whatever_happens() {
