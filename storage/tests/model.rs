@@ -810,7 +810,9 @@ impl Life {
         let lowest = |undecided: &dyn Fn(&Transaction) -> bool| {
             let firsts = transactions.iter().filter(|it| undecided(it));
             let first = firsts.map(|it| it.first).min();
-            first.map_or(self.high_watermark, |first| first.min(self.high_watermark))
+            first.map_or(self.high_watermark, |first| {
+                first.max(self.start).min(self.high_watermark)
+            })
         };
         let above = self.high_watermark;
         let certain = |it: &Transaction| {
