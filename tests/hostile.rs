@@ -5,6 +5,7 @@ mod common;
 use std::{
     io::ErrorKind,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -14,11 +15,21 @@ use common::{
 };
 use kafka_protocol::messages::{
     AlterReplicaLogDirsRequest, ApiVersionsRequest, ApiVersionsResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    ConsumerGroupDescribeRequest, DescribeConfigsRequest, DescribeConfigsResponse,
+    DescribeGroupsRequest, DescribeProducersRequest, DescribeTransactionsRequest,
+    FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, OffsetFetchRequest, TransactionalId,
     alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
     alter_replica_log_dirs_response::AlterReplicaLogDirTopicResult,
+    describe_configs_request::DescribeConfigsResource,
+    describe_producers_request::TopicRequest,
     incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
 };
+use kafka_protocol::protocol::Encodable;
+use protocol::error::ErrorCode;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn assert_serves(broker: &TestBroker) {
     let answer: ApiVersionsResponse = broker.client().call(0, &ApiVersionsRequest::default());
@@ -128,6 +139,149 @@ fn a_great_many_replicas_are_not_moved_in_no_time() {
     assert_eq!(answer.results.len(), topics.len());
     let of_both = |result: &AlterReplicaLogDirTopicResult| result.partitions.len() == 2;
     assert!(answer.results.iter().all(of_both));
+}
+
+/// As a real broker does, which answers all of them, out of a heap that ends somewhere.
+#[test]
+fn what_is_named_again_is_answered_again() {
+    let broker = TestBroker::start_with(&[("offsets.topic.num.partitions", "1")]);
+    let mut client = broker.client();
+    client.create_topic("t", 1);
+    find_coordinator(&mut client);
+    let described = |answer: DescribeConfigsResponse| {
+        let results = answer.results.into_iter();
+        results.map(|it| {
+            (
+                it.resource_name.to_string(),
+                it.error_code,
+                it.configs.len(),
+            )
+        })
+    };
+    let told = described(client.call(4, &describe_configs(2, "t", 3)));
+    let expected = ("t".to_owned(), 0, 37);
+    assert_eq!(told.collect::<Vec<_>>(), vec![expected; 3]);
+    let told = client.call(5, &describe_groups(3));
+    assert_eq!(told.groups.len(), 3);
+    assert!(told.groups.iter().all(|group| group.error_code == 0));
+    let told = client.call(0, &describe_producers(3));
+    assert_eq!(
+        told.topics[0].partitions,
+        vec![told.topics[0].partitions[0].clone(); 3]
+    );
+    let told = client.call(9, &fetch_offsets(&["g", "g"], 2));
+    assert_eq!(told.groups, vec![told.groups[0].clone(); 2]);
+    assert_eq!(told.groups[0].topics.len(), 1);
+    assert_eq!(told.groups[0].topics[0].partitions.len(), 2);
+}
+
+/// A group may have thousands of members, a partition thousands of producers, and an offset kilobytes of metadata.
+#[test]
+fn what_is_named_without_end_is_answered_for_some_megabytes() {
+    const COUNT: usize = 300_000;
+    let broker = TestBroker::start_with(&[("offsets.topic.num.partitions", "1")]);
+    let mut client = broker.client();
+    client.create_topic("t", 1);
+    find_coordinator(&mut client);
+    let refused = ErrorCode::InvalidRequest.code();
+
+    for (kind, name) in [(4, "1"), (2, "t"), (32, "no such group")] {
+        let answer = client.call(4, &describe_configs(kind, name, 5_000));
+        let codes: Vec<i16> = answer.results.iter().map(|it| it.error_code).collect();
+        assert_eq!((codes.len(), codes[0], codes[10]), (5_000, 0, 0), "{name}");
+        assert_eq!(codes[4_999], refused, "{name}");
+        let size = answer.compute_size(4).expect("it has come");
+        assert!(size < 6 << 20, "{name}: {size} bytes");
+    }
+    let other_names = (0..5_000).map(|at| format!("{}1", "0".repeat(at % 50)));
+    let mut request = describe_configs(4, "1", 5_000);
+    for (resource, name) in request.resources.iter_mut().zip(other_names) {
+        resource.resource_name = name.into();
+    }
+    let answer = client.call(4, &request);
+    assert_eq!(answer.results[4_999].error_code, refused);
+
+    let answer = client.call(5, &describe_groups(COUNT));
+    assert_eq!(answer.groups.len(), COUNT);
+    assert_eq!(answer.groups[100].error_code, 0);
+    assert_eq!(answer.groups[COUNT - 1].error_code, refused);
+    let request =
+        ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id("g"); COUNT]);
+    let answer = client.call(1, &request);
+    assert_eq!(answer.groups.len(), COUNT);
+    assert_eq!(answer.groups[COUNT - 1].error_code, refused);
+    let ids = vec![TransactionalId("x".into()); COUNT];
+    let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+    let answer = client.call(0, &request);
+    assert_eq!(answer.transaction_states.len(), COUNT);
+    assert_eq!(answer.transaction_states[COUNT - 1].error_code, refused);
+    let answer = client.call(0, &describe_producers(COUNT));
+    let partitions = &answer.topics[0].partitions;
+    assert_eq!((partitions.len(), partitions[100].error_code), (COUNT, 0));
+
+    let answer = client.call(9, &fetch_offsets(&["g"; 20], 100));
+    let topics = answer.groups.iter().flat_map(|group| &group.topics);
+    let partitions = topics.flat_map(|topic| &topic.partitions);
+    let codes: Vec<i16> = partitions.map(|partition| partition.error_code).collect();
+    assert_eq!((codes.len(), codes[999], codes[1_999]), (2_000, 0, refused));
+    let answer = client.call(9, &fetch_offsets(&["g"; COUNT], 0));
+    assert_eq!(answer.groups.len(), COUNT);
+    let size = answer.compute_size(9).expect("it has come");
+    assert!(size < 6 << 20, "{size} bytes");
+}
+
+fn describe_configs(kind: i8, name: &str, count: usize) -> DescribeConfigsRequest {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(kind)
+        .with_resource_name(name.to_owned().into())
+        .with_configuration_keys(None);
+    DescribeConfigsRequest::default()
+        .with_resources(vec![resource; count])
+        .with_include_synonyms(true)
+        .with_include_documentation(true)
+}
+
+fn describe_groups(count: usize) -> DescribeGroupsRequest {
+    DescribeGroupsRequest::default().with_groups(vec![group_id("g"); count])
+}
+
+fn describe_producers(count: usize) -> DescribeProducersRequest {
+    let topic = TopicRequest::default()
+        .with_name(topic_name("t"))
+        .with_partition_indexes(vec![0; count]);
+    DescribeProducersRequest::default().with_topics(vec![topic])
+}
+
+/// Of partition 0, this often, or if that is never, of all there are.
+fn fetch_offsets(groups: &[&str], count: usize) -> OffsetFetchRequest {
+    let groups = groups.iter().map(|group| {
+        let topic = OffsetFetchRequestTopics::default()
+            .with_name(topic_name("t"))
+            .with_partition_indexes(vec![0; count]);
+        OffsetFetchRequestGroup::default()
+            .with_group_id(group_id(group))
+            .with_member_epoch(-1)
+            .with_topics((count != 0).then(|| vec![topic]))
+    });
+    OffsetFetchRequest::default().with_groups(groups.collect())
+}
+
+fn group_id(group: &str) -> GroupId {
+    GroupId(group.to_owned().into())
+}
+
+/// Waits until the groups have a coordinator that answers.
+fn find_coordinator(client: &mut Client) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = FindCoordinatorRequest::default().with_coordinator_keys(vec!["g".into()]);
+        let found = client.call(4, &request).coordinators.remove(0);
+        let mut answers = || client.call(9, &fetch_offsets(&["g"], 1)).groups[0].error_code == 0;
+        if found.error_code == 0 && answers() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no coordinator: {found:?}");
+    }
 }
 
 #[test]

@@ -12,12 +12,17 @@ use kafka_protocol::messages::{
 };
 use protocol::error::ErrorCode;
 
-use super::{consumer_group_heartbeat::is_served, operations};
+use super::{
+    again::{self, Room},
+    consumer_group_heartbeat::is_served,
+    merge::merged,
+    operations,
+};
 use crate::{broker::Broker, coordinator::group::request::DescribeConsumerGroups, server::Context};
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _ctx: &Context,
+    ctx: &Context,
     req: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
     let is_served = is_served(broker);
@@ -34,18 +39,20 @@ pub(crate) async fn handle(
             by_partition.entry(partition).or_default().push(group_id);
         }
     }
+    let mut room = Room::default();
     for (partition, group_ids) in by_partition {
-        let ask = DescribeConsumerGroups(group_ids.clone());
+        let once = merged(group_ids.iter().cloned(), Arc::clone, |_, _| ());
+        let ask = DescribeConsumerGroups(once.clone());
         let answer = match partition {
             Some(partition) => broker.groups().ask_groups(partition, ask).await,
             None => Err(ErrorCode::NotCoordinator),
         };
-        described.extend(answer.unwrap_or_else(|code| {
-            group_ids
-                .iter()
-                .map(|group_id| refused(group_id, code))
-                .collect()
-        }));
+        let answers = answer.unwrap_or_else(|code| {
+            let refused = |group_id: &Arc<str>| refused(group_id, code);
+            once.iter().map(refused).collect()
+        });
+        let refused = |group_id: &Arc<str>| refused(group_id, again::REFUSED);
+        described.extend(room.spread(&group_ids, answers, ctx.version, refused));
     }
     if req.include_authorized_operations {
         for group in described.iter_mut().filter(|group| group.error_code == 0) {

@@ -4,11 +4,15 @@
 //! - No keys in the request (null or none) means all keys; one that does not exist is not mentioned.
 //! - A broker describes itself, and what is set for all brokers (the empty name), but no other broker.
 //! - A topic must exist. A group or a subscription to client metrics need not: it has its defaults.
+//! - What is named twice is answered twice, until that comes to a few megabytes.
 //! - The logger has one name, and a level that is set by `RUST_LOG` when the broker starts.
 //!
 //! Versions: v3 types and documentation (KIP-569), v4 flexible.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use kafka_protocol::{
     messages::{
@@ -28,6 +32,7 @@ use replication::{
 use tracing::level_filters::LevelFilter;
 
 use super::{
+    again::{self, Room},
     config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, ROOT_LOGGER, TOPIC},
     error::Error,
 };
@@ -40,46 +45,97 @@ use crate::{
 /// Where the level of a logger comes from, as the wire says it.
 const DYNAMIC_BROKER_LOGGER: i8 = 6;
 
-pub(crate) fn handle(
+pub(crate) async fn handle(
     broker: &Broker,
-    _ctx: &Context,
+    ctx: &Context,
     req: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let (image, config) = (broker.image(), broker.config());
-    let results = req.resources.iter().map(|resource| {
+    let (image, config) = (broker.image(), Arc::clone(&broker.config()));
+    let (mut named, mut room) = (HashSet::new(), Room::default());
+    let mut results = Vec::with_capacity(req.resources.len());
+    for resource in &req.resources {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
             // "No error" is an empty text here, not a missing one.
             .with_error_message(Some(StrBytes::new()));
-        match describe(broker.node_id(), &image, &config, resource) {
-            Ok(mut configs) => {
-                let asked = resource.configuration_keys.as_deref().unwrap_or_default();
-                if !asked.is_empty() {
-                    configs.retain(|config| asked.contains(&config.name));
-                }
-                for config in &mut configs {
-                    if !req.include_synonyms {
-                        config.synonyms.clear();
-                    }
-                    if !req.include_documentation {
-                        config.documentation = None;
-                    }
-                }
-                result.with_configs(configs)
-            }
-            Err(err) => {
-                let message = match err {
-                    Error::UnknownResourceType => err.explained(),
-                    _ => err.message(),
-                };
+        let is_new = is_known(&image, resource) && named.insert(identity(resource));
+        if !is_new && !room.is_left() {
+            let why = "Too many resources that are named twice or have no configs of their own";
+            results.push(
                 result
-                    .with_error_code(err.code().code())
-                    .with_error_message(Some(message.unwrap_or_default().into()))
-            }
+                    .with_error_code(again::REFUSED.code())
+                    .with_error_message(Some(StrBytes::from_static_str(why))),
+            );
+            continue;
         }
-    });
-    DescribeConfigsResponse::default().with_results(results.collect())
+        results.push(
+            match describe(broker.node_id(), &image, &config, resource) {
+                Ok(configs) => {
+                    let mut result = result.with_configs(configs);
+                    if !is_new {
+                        // Of everything, as everything has been made.
+                        room.take(&result, ctx.version);
+                    }
+                    narrow(&mut result.configs, resource, &req);
+                    result
+                }
+                Err(err) => {
+                    let message = match err {
+                        Error::UnknownResourceType => err.explained(),
+                        _ => err.message(),
+                    };
+                    result
+                        .with_error_code(err.code().code())
+                        .with_error_message(Some(message.unwrap_or_default().into()))
+                }
+            },
+        );
+        // A resource takes up to some milliseconds, and all topics of a cluster may be asked for.
+        tokio::task::yield_now().await;
+    }
+    DescribeConfigsResponse::default().with_results(results)
+}
+
+/// Leaves what was asked for.
+fn narrow(
+    configs: &mut Vec<DescribeConfigsResourceResult>,
+    resource: &DescribeConfigsResource,
+    req: &DescribeConfigsRequest,
+) {
+    let asked = resource.configuration_keys.as_deref().unwrap_or_default();
+    if !asked.is_empty() {
+        configs.retain(|config| asked.contains(&config.name));
+    }
+    for config in configs {
+        if !req.include_synonyms {
+            config.synonyms.clear();
+        }
+        if !req.include_documentation {
+            config.documentation = None;
+        }
+    }
+}
+
+/// Whether it is one of those that the cluster has. Groups and subscriptions are described without being there, and of
+/// such names there is no end.
+fn is_known(image: &ClusterImage, resource: &DescribeConfigsResource) -> bool {
+    let has_configs = |kind| image.config(kind, &resource.resource_name).is_some();
+    match resource.resource_type {
+        GROUP => has_configs(ResourceKind::Group),
+        CLIENT_METRICS => has_configs(ResourceKind::ClientMetrics),
+        _ => true,
+    }
+}
+
+/// A broker goes by many names: 1, +1, 01.
+fn identity(resource: &DescribeConfigsResource) -> (i8, StrBytes) {
+    let name = &resource.resource_name;
+    let name = match (resource.resource_type, name.parse::<i32>()) {
+        (BROKER | BROKER_LOGGER, Ok(id)) => id.to_string().into(),
+        _ => name.clone(),
+    };
+    (resource.resource_type, name)
 }
 
 fn describe(

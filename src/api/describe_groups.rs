@@ -13,7 +13,11 @@ use kafka_protocol::messages::{
 };
 use protocol::error::ErrorCode;
 
-use super::operations;
+use super::{
+    again::{self, Room},
+    merge::merged,
+    operations,
+};
 use crate::{broker::Broker, coordinator::group::request::DescribeGroups, server::Context};
 
 pub(crate) async fn handle(
@@ -28,8 +32,12 @@ pub(crate) async fn handle(
         group_ids.push(Arc::from(&***group_id));
     }
     let mut described = Vec::with_capacity(req.groups.len());
+    let mut room = Room::default();
     for (partition, group_ids) in by_partition {
-        described.extend(describe(broker, ctx, partition, group_ids).await);
+        let once = merged(group_ids.iter().cloned(), Arc::clone, |_, _| ());
+        let answers = describe(broker, ctx, partition, once).await;
+        let refused = |group_id: &Arc<str>| refused(group_id, again::REFUSED);
+        described.extend(room.spread(&group_ids, answers, ctx.version, refused));
     }
     if req.include_authorized_operations {
         for group in described.iter_mut().filter(|group| group.error_code == 0) {
@@ -54,11 +62,13 @@ async fn describe(
         None => Err(ErrorCode::NotCoordinator),
     };
     answer.unwrap_or_else(|code| {
-        let refused = |group_id: &Arc<str>| {
-            DescribedGroup::default()
-                .with_group_id(GroupId((**group_id).to_owned().into()))
-                .with_error_code(code.code())
-        };
+        let refused = |group_id| refused(group_id, code);
         group_ids.iter().map(refused).collect()
     })
+}
+
+fn refused(group_id: &Arc<str>, code: ErrorCode) -> DescribedGroup {
+    DescribedGroup::default()
+        .with_group_id(GroupId((**group_id).to_owned().into()))
+        .with_error_code(code.code())
 }

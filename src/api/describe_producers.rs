@@ -3,13 +3,18 @@
 //! Asked of the leader, by people who look for a transaction that hangs: it is the one with an old
 //! `current_txn_start_offset`.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::{
     DescribeProducersRequest, DescribeProducersResponse, ProducerId,
     describe_producers_response::{PartitionResponse, ProducerState, TopicResponse},
 };
 use storage::producers::Producer;
 
-use super::error::Error;
+use super::{
+    again::{self, Room},
+    error::Error,
+};
 use crate::{broker::Broker, server::Context};
 
 /// The client's leader epoch, where the request has none.
@@ -20,12 +25,22 @@ pub(crate) fn handle(
     ctx: &Context,
     req: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
+    let (mut named, mut room) = (HashSet::new(), Room::default());
     let topics = req.topics.into_iter().map(|topic| {
-        let partitions = topic
-            .partition_indexes
-            .iter()
-            .map(|&index| result(index, producers(broker, ctx, &topic.name, index)))
-            .collect();
+        let partitions = topic.partition_indexes.iter().map(|&index| {
+            let is_new = named.insert((topic.name.clone(), index));
+            if !is_new && !room.is_left() {
+                return PartitionResponse::default()
+                    .with_partition_index(index)
+                    .with_error_code(again::REFUSED.code());
+            }
+            let result = result(index, producers(broker, ctx, &topic.name, index));
+            if !is_new {
+                room.take(&result, ctx.version);
+            }
+            result
+        });
+        let partitions = partitions.collect();
         TopicResponse::default()
             .with_name(topic.name)
             .with_partitions(partitions)

@@ -8,9 +8,11 @@
 //! Versions: v2 all topics of a group, v5 leader epoch, v7 stable offsets (KIP-447), v8 many groups (KIP-709), v9 member
 //! epochs (KIP-848), v10 topic ids instead of names (KIP-848).
 
+use std::collections::HashSet;
+
 use kafka_protocol::{
     messages::{
-        OffsetFetchRequest, OffsetFetchResponse,
+        GroupId, OffsetFetchRequest, OffsetFetchResponse,
         offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -21,6 +23,7 @@ use kafka_protocol::{
 };
 use protocol::error::ErrorCode;
 
+use super::again::{self, Room};
 use crate::{broker::Broker, coordinator::group::request::FetchOffsets, server::Context};
 
 /// First version whose answer has a code for itself.
@@ -29,6 +32,16 @@ const OWN_CODE: i16 = 2;
 const MANY: i16 = 8;
 /// First version that names topics by their ids.
 const TOPIC_IDS: i16 = 10;
+
+/// What a partition takes in an answer beside what was committed with its offset, and a little more.
+const PARTITION_SIZE: usize = 64;
+
+/// What a request has named so far.
+#[derive(Default)]
+struct Named {
+    groups: HashSet<GroupId>,
+    room: Room,
+}
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -39,12 +52,13 @@ pub(crate) async fn handle(
     if ctx.version < MANY {
         let group = single(req);
         let asked = group.topics.clone().unwrap_or_default();
-        let answer = fetch(broker, ctx, group, require_stable).await;
+        let answer = fetch(broker, ctx, group, require_stable, &mut Named::default()).await;
         return as_single(ctx.version, answer, asked);
     }
     let mut groups = Vec::with_capacity(req.groups.len());
+    let mut named = Named::default();
     for group in req.groups {
-        groups.push(fetch(broker, ctx, group, require_stable).await);
+        groups.push(fetch(broker, ctx, group, require_stable, &mut named).await);
     }
     OffsetFetchResponse::default().with_groups(groups)
 }
@@ -101,6 +115,7 @@ async fn fetch(
     ctx: &Context,
     mut group: OffsetFetchRequestGroup,
     require_stable: bool,
+    named: &mut Named,
 ) -> OffsetFetchResponseGroup {
     let mut nameless = Vec::new();
     if ctx.version >= TOPIC_IDS {
@@ -118,6 +133,19 @@ async fn fetch(
         }
     }
     let group_id = group.group_id.clone();
+    let is_new = named.groups.insert(group_id.clone());
+    let asks_for_all = group.topics.is_none();
+    if asks_for_all && !is_new && !named.room.is_left() {
+        return OffsetFetchResponseGroup::default()
+            .with_group_id(group_id)
+            .with_error_code(again::REFUSED.code());
+    }
+    // What has been committed with an offset is answered with it.
+    let size_max = broker.config().groups.offset_metadata_max_bytes + PARTITION_SIZE;
+    let refused_again = match &mut group.topics {
+        Some(topics) => too_often(topics, is_new, size_max, &mut named.room),
+        None => Vec::new(),
+    };
     let fetch = FetchOffsets {
         group,
         require_stable,
@@ -129,12 +157,48 @@ async fn fetch(
                 answer.topics.retain(|topic| !topic.topic_id.is_nil());
             }
             answer.topics.extend(nameless);
+            answer.topics.extend(refused_again);
+            if asks_for_all && !is_new {
+                named.room.take(&answer, ctx.version.max(MANY));
+            }
             answer
         }
         Err(code) => OffsetFetchResponseGroup::default()
             .with_group_id(group_id)
             .with_error_code(code_of(code).code()),
     }
+}
+
+/// Takes out the partitions that are named again and for which there is no more room, and answers them.
+fn too_often(
+    topics: &mut Vec<OffsetFetchRequestTopics>,
+    is_new: bool,
+    size_max: usize,
+    room: &mut Room,
+) -> Vec<OffsetFetchResponseTopics> {
+    let mut named = HashSet::new();
+    let mut answers = Vec::new();
+    topics.retain_mut(|topic| {
+        let mut unheard = Vec::new();
+        topic.partition_indexes.retain(|&index| {
+            let is_new = is_new && named.insert((topic.name.clone(), index));
+            let is_heard = is_new || room.take_bytes(size_max);
+            if !is_heard {
+                unheard.push(index);
+            }
+            is_heard
+        });
+        if unheard.is_empty() {
+            return true;
+        }
+        let rest = OffsetFetchRequestTopics::default()
+            .with_name(topic.name.clone())
+            .with_topic_id(topic.topic_id)
+            .with_partition_indexes(unheard);
+        answers.push(refused(&rest, again::REFUSED.code()));
+        !topic.partition_indexes.is_empty()
+    });
+    answers
 }
 
 /// Consumers before 3.9 do not know what to do about COORDINATOR_NOT_AVAILABLE here; the other code has them look for

@@ -200,7 +200,7 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
             Res::OffsetForLeaderEpoch(offset_for_leader_epoch::handle(broker, ctx, req))
         }
         Req::DescribeConfigs(req) => {
-            Res::DescribeConfigs(describe_configs::handle(broker, ctx, req))
+            Res::DescribeConfigs(describe_configs::handle(broker, ctx, req).await)
         }
         Req::AlterConfigs(req) => Res::AlterConfigs(alter_configs::handle(broker, ctx, req).await),
         Req::AlterReplicaLogDirs(req) => {
@@ -232,7 +232,7 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
             Res::UnregisterBroker(unregister_broker::handle(broker, ctx, req).await)
         }
         Req::DescribeTransactions(req) => {
-            Res::DescribeTransactions(describe_transactions::handle(broker, req).await)
+            Res::DescribeTransactions(describe_transactions::handle(broker, ctx, req).await)
         }
         Req::ListTransactions(req) => {
             Res::ListTransactions(list_transactions::handle(broker, req).await)
