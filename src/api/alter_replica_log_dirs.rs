@@ -15,6 +15,8 @@ use kafka_protocol::messages::{
     },
 };
 
+use storage::directory::Directory;
+
 use super::{error::Error, merge::merged};
 use crate::{broker::Broker, clock, server::Context};
 
@@ -24,9 +26,10 @@ pub(crate) fn handle(
     req: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
     let results = req.dirs.into_iter().flat_map(|dir| {
+        let to = directory(broker, &dir.path);
         dir.topics.into_iter().map(move |topic| {
             let partitions = topic.partitions.iter().map(|&index| {
-                let outcome = relocate(broker, &topic.name, index, &dir.path);
+                let outcome = relocate(broker, &topic.name, index, to);
                 AlterReplicaLogDirPartitionResult::default()
                     .with_partition_index(index)
                     .with_error_code(outcome.err().map_or(0, |err| err.code().code()))
@@ -46,16 +49,24 @@ pub(crate) fn handle(
     AlterReplicaLogDirsResponse::default().with_results(results)
 }
 
-fn relocate(broker: &Broker, topic: &str, index: i32, path: &str) -> Result<(), Error> {
-    // Byte for byte the path that DescribeLogDirs answers: a real broker does not find a directory by a
-    // path that only means the same.
+/// `None` if no directory has this path. It is byte for byte the one that DescribeLogDirs answers: a real broker does
+/// not find a directory by a path that only means the same.
+fn directory<'a>(broker: &'a Broker, path: &str) -> Option<&'a Arc<Directory>> {
     let is_meant =
         |known: &path::Path| path::absolute(known).is_ok_and(|known| known.as_os_str() == path);
     let directories = broker.partitions().directories();
-    let to = directories
+    directories
         .iter()
         .find(|directory| is_meant(directory.path()))
-        .ok_or(Error::LogDirNotFound)?;
+}
+
+fn relocate(
+    broker: &Broker,
+    topic: &str,
+    index: i32,
+    to: Option<&Arc<Directory>>,
+) -> Result<(), Error> {
+    let to = to.ok_or(Error::LogDirNotFound)?;
     if to.is_offline() {
         return Err(Error::Offline);
     }
