@@ -9,14 +9,14 @@ use std::{
 };
 
 use common::{
-    Client, TestBroker,
+    Client, TestBroker, fetch_request,
     requests::{self, Random},
     topic_name,
 };
 use kafka_protocol::messages::{
     AlterReplicaLogDirsRequest, ApiVersionsRequest, ApiVersionsResponse,
     ConsumerGroupDescribeRequest, DescribeConfigsRequest, DescribeConfigsResponse,
-    DescribeGroupsRequest, DescribeProducersRequest, DescribeTransactionsRequest,
+    DescribeGroupsRequest, DescribeProducersRequest, DescribeTransactionsRequest, FetchRequest,
     FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, OffsetFetchRequest, TransactionalId,
     alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
@@ -411,6 +411,44 @@ fn a_silent_client_is_cut_off() {
     let mut client = broker.client();
     assert!(client.is_closed());
     assert_serves(&broker);
+}
+
+/// For as long as the client likes: 24 days.
+fn endless_fetch() -> FetchRequest {
+    fetch_request("t", 0, 0).with_max_wait_ms(i32::MAX)
+}
+
+#[test]
+fn a_client_that_waits_for_too_long_is_cut_off() {
+    let broker = TestBroker::start_with(&[("connections.max.idle.ms", "1000")]);
+    broker.client().create_topic("t", 1);
+    let mut client = broker.client();
+    client.send(12, &endless_fetch());
+    let ended = client
+        .receive_frame()
+        .expect_err("there is nothing to fetch");
+    assert_eq!(ended.kind(), ErrorKind::UnexpectedEof, "{ended}");
+}
+
+/// Its connection would count against the limits until its Fetch has waited long enough.
+#[test]
+fn a_client_that_has_gone_is_not_waited_for() {
+    let broker = TestBroker::start_with(&[("max.connections.per.ip", "1")]);
+    let mut client = broker.client();
+    client.create_topic("t", 1);
+    client.send(12, &endless_fetch());
+    // Something that is never read lies before the end of the stream.
+    client.send(0, &ApiVersionsRequest::default());
+    drop(client);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = Client::try_connect(broker.address)
+            .and_then(|mut client| client.try_call(0, &ApiVersionsRequest::default()));
+        match answer {
+            Ok(_) => return,
+            Err(err) => assert!(Instant::now() < deadline, "still refused: {err}"),
+        }
+    }
 }
 
 #[test]

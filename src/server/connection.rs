@@ -55,6 +55,10 @@ const GROWTH: usize = 3;
 /// How long an empty buffer outlives the request it was made for.
 const BUFFER_KEPT: Duration = Duration::from_secs(2);
 
+/// How long a request waits for what it waits for when its client has closed its end. One that only reads from then on
+/// looks the same.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
+
 /// Why a connection ended before its client ended it.
 #[derive(Debug)]
 enum Fault {
@@ -62,6 +66,8 @@ enum Fault {
     Protocol(String),
     /// Nothing came or went for `connections.max.idle.ms`.
     Idle,
+    /// The client has closed it, and there is something to wait for that nobody waits for any more.
+    Gone,
     Io(io::Error),
 }
 
@@ -106,7 +112,9 @@ impl Connection {
     /// logged here, once, with the peer's address.
     pub(super) async fn serve(mut self) {
         match self.run().await {
-            Ok(()) => debug!(peer = %self.peer, "the client closed the connection"),
+            Ok(()) | Err(Fault::Gone) => {
+                debug!(peer = %self.peer, "the client closed the connection")
+            }
             Err(Fault::Io(err)) => debug!(peer = %self.peer, %err, "the connection broke"),
             Err(Fault::Idle) => {
                 let listener = self.broker.metrics().listener(&self.listener);
@@ -222,14 +230,39 @@ impl Connection {
                     meter.parked_at = Some(Instant::now());
                 }
                 self.outbox.push_pending(meter, pending);
-                while !self.outbox.is_empty() {
-                    let (meter, reply) = self.outbox.next().await;
-                    self.write(meter, reply).await?;
+                match meter.api_key {
+                    ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup => {
+                        self.answer_unless_gone().await?;
+                    }
+                    // What has begun to change something is not left halfway.
+                    _ => self.answer().await?,
                 }
             }
             Answer::Later(pending) => {
                 meter.parked_at = Some(Instant::now());
                 self.outbox.push_pending(meter, pending);
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self) -> Result<(), Fault> {
+        while !self.outbox.is_empty() {
+            let (meter, reply) = self.outbox.next().await;
+            self.write(meter, reply).await?;
+        }
+        Ok(())
+    }
+
+    /// For what waits until something happens, which may be for as long as the client likes: it may go before, and a
+    /// connection on which nothing moves may be as silent as any other.
+    async fn answer_unless_gone(&mut self) -> Result<(), Fault> {
+        while !self.outbox.is_empty() {
+            tokio::select! {
+                biased;
+                (meter, reply) = self.outbox.next() => self.write(meter, reply).await?,
+                () = hung_up(&self.socket) => return Err(Fault::Gone),
+                () = tokio::time::sleep(self.idle_max) => return Err(Fault::Idle),
             }
         }
         Ok(())
@@ -260,6 +293,16 @@ impl Connection {
             });
         }
         Ok(())
+    }
+}
+
+/// Completes when the client has closed its end of the connection and has had some time to read an answer all the same.
+async fn hung_up(socket: &TcpStream) {
+    // Who is interested in what is urgent is told of the end of the stream, but not of what comes before it. That may
+    // lie there unread: clients send the next request while one waits.
+    match socket.ready(Interest::PRIORITY).await {
+        Ok(ready) if !ready.is_read_closed() => std::future::pending().await,
+        _ => tokio::time::sleep(HALF_CLOSED_MAX).await,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
@@ -108,6 +108,10 @@ impl Listener {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(err) = socket.set_nodelay(true) {
             warn!(%peer, %err, "cannot set TCP_NODELAY");
+        }
+        // Whose machine is gone never says so, and a connection may have nothing to send for long.
+        if let Err(err) = SockRef::from(&socket).set_keepalive(true) {
+            warn!(%peer, %err, "cannot set SO_KEEPALIVE");
         }
         let connection = Connection::new(Arc::clone(broker), socket, peer, Arc::clone(&self.name));
         counts.created.fetch_add(1, Relaxed);
@@ -291,7 +295,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("bound"));
         let (accepted, _client) = tokio::join!(listener.accept(), client);
         let (accepted, _) = accepted.expect("a connection");
-        let accepted = socket2::SockRef::from(&accepted);
+        let accepted = SockRef::from(&accepted);
         let sizes = [
             accepted.send_buffer_size().expect("a size"),
             accepted.recv_buffer_size().expect("a size"),
