@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   directories locked -> listeners bound -> controller -> registration -> logs opened -> served
-//! stop    nothing new accepted -> answers in flight -> controller -> logs closed, clean shutdown marked
+//! stop    nothing new accepted -> answers in flight -> connections cut -> controller -> logs closed, clean shutdown marked
 //! ```
 //!
 //! The listeners are bound early, so that a port that is taken is found out before anything is changed,
@@ -680,9 +680,15 @@ impl Running {
             // A task that has panicked has said so.
             let _ = task.await;
         }
+        // What they would append from now on could be neither synced nor checked by the next start.
+        broker.connections.cut_off();
+        let _ = tokio::time::timeout(DRAIN_MAX, broker.connections.gone()).await;
         broker.controller.shutdown().await;
         let closing = Arc::clone(&broker);
         let closed = tokio::task::spawn_blocking(move || {
+            for partition in closing.partitions.all() {
+                partition.close();
+            }
             for directory in closing.partitions.directories() {
                 if let Err(err) = directory.close(closing.broker_epoch) {
                     error!(%err, "a log directory is not left clean: the next start will recover it");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{
-    Client, TestBroker, fetch_request,
+    Client, TestBroker, batch, fetch_request, produce_request,
     requests::{self, Random},
     topic_name,
 };
@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, DescribeConfigsRequest, DescribeConfigsResponse,
     DescribeGroupsRequest, DescribeProducersRequest, DescribeTransactionsRequest, FetchRequest,
     FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, OffsetFetchRequest, TransactionalId,
+    IncrementalAlterConfigsResponse, OffsetFetchRequest, ProduceRequest, TransactionalId,
     alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
     alter_replica_log_dirs_response::AlterReplicaLogDirTopicResult,
     describe_configs_request::DescribeConfigsResource,
@@ -449,6 +449,53 @@ fn a_client_that_has_gone_is_not_waited_for() {
             Err(err) => assert!(Instant::now() < deadline, "still refused: {err}"),
         }
     }
+}
+
+/// Neither who never pauses nor who waits for ever holds it up, and what was acknowledged is there.
+#[test]
+fn a_broker_that_stops_serves_nobody_any_more() {
+    let mut broker = TestBroker::start();
+    let mut waiting = broker.client();
+    waiting.create_topic("t", 1);
+    waiting.create_topic("busy", 1);
+    waiting.send(12, &endless_fetch());
+    let mut busy = broker.client();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let busy = std::thread::spawn(move || {
+        let request = produce_request("busy", 0, batch(&["one"]));
+        for _ in 0..5 {
+            busy.send(9, &request);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut acknowledged = 0;
+        while Instant::now() < deadline {
+            let answer = busy.try_receive::<ProduceRequest>(9);
+            match answer.and_then(|it| busy.try_send(9, &request).map(|()| it)) {
+                Ok(it) if it.responses[0].partition_responses[0].error_code == 0 => {
+                    acknowledged += 1
+                }
+                Ok(_) => (),
+                Err(err) => return (acknowledged, Some(err.kind())),
+            }
+            let _ = begun.send(());
+        }
+        (acknowledged, None)
+    });
+    has_begun.recv().expect("it is served");
+    broker.stop();
+    let (acknowledged, ended) = busy.join().expect("no panic");
+    let ends = [
+        ErrorKind::UnexpectedEof,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+    ];
+    assert!(ended.is_some_and(|kind| ends.contains(&kind)), "{ended:?}");
+    let ended = waiting.receive_frame().expect_err("it is closed");
+    assert!(ends.contains(&ended.kind()), "{ended}");
+    let broker = broker.restart(&[]);
+    let fetched = broker.client().fetch("busy", 0, 0);
+    let end = fetched.responses[0].partitions[0].high_watermark;
+    assert!(acknowledged <= end, "{acknowledged} of {end}");
 }
 
 #[test]

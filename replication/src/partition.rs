@@ -254,7 +254,7 @@ impl Partition {
         Arc::clone(&self.home.load().log)
     }
 
-    /// The topic is being deleted: whoever appends or waits is refused.
+    /// The topic is being deleted, or the broker stops: whoever appends or waits is refused.
     pub fn close(&self) {
         let mut leadership = self.lock();
         leadership.leader = NO_LEADER;

@@ -136,19 +136,27 @@ impl Connection {
         let stopping = self.broker.stopping();
         tokio::pin!(idle, stopping);
         let mut active_at = Instant::now();
+        let mut is_stopping = false;
         loop {
             self.serve_buffered().await?;
+            if is_stopping && self.outbox.is_empty() {
+                return Ok(());
+            }
             tokio::select! {
                 biased;
                 (meter, reply) = self.outbox.next() => self.write(meter, reply).await?,
-                ready = self.socket.readable(), if self.outbox.len() < WAITING_MAX => {
+                // What has been asked is answered, nothing more is read: from a client that never pauses there
+                // is always more.
+                () = &mut stopping, if !is_stopping => {
+                    is_stopping = true;
+                    continue;
+                }
+                ready = self.socket.readable(), if !is_stopping && self.outbox.len() < WAITING_MAX => {
                     ready?;
                     if !self.read()? {
                         return Ok(());
                     }
                 }
-                // What has been asked is answered, nothing more is read.
-                () = &mut stopping, if self.outbox.is_empty() => return Ok(()),
                 // The timer is not moved on every request: when it rings it looks how long it has
                 // really been and sets itself anew.
                 () = &mut idle => {

@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
+    task::AbortHandle,
 };
 use tracing::{info, warn};
 
@@ -116,10 +117,12 @@ impl Listener {
         let connection = Connection::new(Arc::clone(broker), socket, peer, Arc::clone(&self.name));
         counts.created.fetch_add(1, Relaxed);
         let open = Open(Arc::clone(counts));
-        tokio::spawn(async move {
+        let id = seat.id;
+        let task = tokio::spawn(async move {
             connection.serve().await;
             drop((seat, open));
         });
+        broker.connections().remember(id, task.abort_handle());
     }
 }
 
@@ -170,6 +173,9 @@ pub(crate) struct Connections {
 struct Seats {
     taken: usize,
     by_ip: HashMap<IpAddr, usize>,
+    /// What serves each of them, by the seat's number; not known at first.
+    tasks: HashMap<u64, Option<AbortHandle>>,
+    next_id: u64,
 }
 
 /// How many may be connected; both can be changed while they are.
@@ -183,6 +189,7 @@ pub(super) struct Limits {
 pub(crate) struct Seat {
     connections: Arc<Connections>,
     ip: IpAddr,
+    id: u64,
 }
 
 impl Connections {
@@ -217,10 +224,28 @@ impl Connections {
         }
         seats.taken += 1;
         seats.by_ip.insert(ip, from_ip + 1);
+        let id = seats.next_id;
+        seats.next_id += 1;
+        seats.tasks.insert(id, None);
         Some(Seat {
             connections: Arc::clone(self),
             ip,
+            id,
         })
+    }
+
+    /// `task` is what serves the connection, which may have ended by now.
+    fn remember(&self, id: u64, task: AbortHandle) {
+        if let Some(known) = self.seats().tasks.get_mut(&id) {
+            *known = Some(task);
+        }
+    }
+
+    /// Ends every connection, whatever it waits for.
+    pub(crate) fn cut_off(&self) {
+        for task in self.seats().tasks.values().flatten() {
+            task.abort();
+        }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -232,6 +257,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.connections.seats();
         seats.taken -= 1;
+        seats.tasks.remove(&self.id);
         if seats.taken == 0 {
             self.connections.empty.notify_waiters();
         }

@@ -192,6 +192,11 @@ impl Client {
         decode::<R>(frame, version)
     }
 
+    /// The same, where the broker may be gone.
+    pub(crate) fn try_receive<R: Request>(&mut self, version: i16) -> io::Result<R::Response> {
+        Ok(decode::<R>(self.receive_frame()?, version))
+    }
+
     pub(crate) fn receive_frame(&mut self) -> io::Result<Bytes> {
         let mut size = [0; 4];
         self.socket.read_exact(&mut size)?;
