@@ -841,7 +841,7 @@ impl Volume {
         self.write_changed(|positions| &mut positions.cleaned)
     }
 
-    fn write_start_offsets(&self) -> Result<(), Error> {
+    pub(crate) fn write_start_offsets(&self) -> Result<(), Error> {
         self.write_changed(|positions| &mut positions.starts)
     }
 

@@ -97,6 +97,12 @@ impl Log {
             .volume
             .lower_recovery_point(&self.name(), new_start)?;
         writer.truncations += 1;
+        if new_start > 0 {
+            // If we die before there is a segment that tells it.
+            let volume = &self.place.volume;
+            volume.set_start_offset(&self.name(), new_start, 0);
+            volume.write_start_offsets()?;
+        }
         let segments: Vec<_> = self.view().segments.values().cloned().collect();
         for segment in &segments {
             segment.mark_deleted()?;
