@@ -8,7 +8,7 @@ mod watched;
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -284,6 +284,110 @@ fn the_last_stable_offset_is_never_below_the_start() {
     assert_eq!(log.last_stable_offset(10, NOW).unwrap(), 0);
     log.delete_records(5).unwrap();
     assert_eq!(log.last_stable_offset(10, NOW).unwrap(), 5);
+}
+
+/// What is said in the log of the broker, one line each: message and fields.
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    }
+}
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(format!("{} ", event.metadata().level()));
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// "Where are yesterday's records?"
+#[test]
+fn whatever_is_deleted_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = Arc::new(Lines::default());
+    let said = |wanted: &[&str]| {
+        let lines = lines.0.lock().unwrap();
+        let count = lines
+            .iter()
+            .filter(|line| wanted.iter().all(|wanted| line.contains(wanted)))
+            .count();
+        assert!(count > 0, "{wanted:?} in {lines:?}");
+        count
+    };
+    let _here = tracing::subscriber::set_default(Arc::clone(&lines));
+    {
+        let directory = directory(dir.path());
+        let config = Config {
+            retention_ms: 1000,
+            ..small()
+        };
+        let log = directory.open_log("orders-0", config, NOW).unwrap();
+        for _ in 0..40 {
+            log.append(&batch(10, NOW), 0, NOW).unwrap();
+        }
+        log.delete_records(15).unwrap();
+        said(&[
+            "INFO",
+            "start offset moved: records were deleted by request",
+            "from=0 to=15",
+        ]);
+        let deleted = log.retain(300, NOW + 2000).unwrap();
+        assert!(deleted > 1);
+        let each = said(&[
+            "INFO",
+            "deleting a segment: its newest record is older than retention.ms=1000",
+            "orders-0",
+            "base_offset=",
+            "bytes=",
+        ]);
+        assert_eq!(each, deleted);
+        said(&[
+            "INFO",
+            "start offset moved: segments were deleted",
+            "from=15",
+        ]);
+        directory.flush(&log, 400).unwrap();
+    }
+    // The power goes, and with it the end of a segment.
+    let logs = std::fs::read_dir(dir.path().join("orders-0")).unwrap();
+    let mut logs: Vec<_> = logs
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "log"))
+        .collect();
+    logs.sort();
+    let [damaged, lost, ..] = &logs[..] else {
+        panic!("{logs:?}");
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(damaged);
+    file.unwrap().set_len(100).unwrap();
+    std::fs::write(dir.path().join(".lock"), "another start of the machine").unwrap();
+    let directory = directory(dir.path());
+    assert_eq!(directory.shutdown(), Shutdown::PowerLost);
+    directory.open_log("orders-0", small(), NOW).unwrap();
+    said(&["WARN", "cut the log", damaged.to_str().unwrap()]);
+    said(&["WARN", "removed a segment", lost.to_str().unwrap()]);
 }
 
 /// There may be a million in a segment: an abort must not read them all.

@@ -6,6 +6,8 @@ mod common;
 mod watched;
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -272,4 +274,87 @@ fn a_compaction_stops_when_retention_has_removed_what_it_was_about_to_read() {
     .unwrap();
     assert!(removed.into_inner());
     assert!(!directory.is_offline());
+}
+
+#[test]
+fn an_append_does_not_wait_while_retention_waits_for_the_disk() {
+    let root = tempfile::tempdir().unwrap();
+    {
+        let directory = directory(root.path());
+        let log = directory.open_log(NAME, small(), NOW).unwrap();
+        fill(&log, 40);
+        directory.close(1).unwrap();
+    }
+    thread_local! {
+        static RETAINS: Cell<bool> = const { Cell::new(false) };
+    }
+    /// During which calls of retention an append went through, and during which it did not.
+    #[derive(Default)]
+    struct Seen {
+        free: BTreeSet<String>,
+        stalled: BTreeSet<String>,
+    }
+    let (ask, asked) = mpsc::channel::<mpsc::SyncSender<()>>();
+    let ask = Arc::new(Mutex::new(Some(ask)));
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let disk = {
+        let (ask, seen) = (Arc::clone(&ask), Arc::clone(&seen));
+        watched(move |call, path| {
+            let slow = [
+                Call::Open,
+                Call::Stat,
+                Call::Remove,
+                Call::SyncDir,
+                Call::Sync,
+            ];
+            if !RETAINS.get() || !slow.contains(&call) {
+                return Ok(());
+            }
+            let suffix = path.extension().unwrap_or_default().to_string_lossy();
+            let what = format!("{call:?} {suffix}");
+            let mut seen = seen.lock().unwrap();
+            if seen.free.contains(&what) || seen.stalled.contains(&what) {
+                return Ok(());
+            }
+            let (done, appended) = mpsc::sync_channel(1);
+            if let Some(ask) = &*ask.lock().unwrap() {
+                ask.send(done).unwrap();
+            }
+            match appended.recv_timeout(Duration::from_secs(5)) {
+                Ok(()) => seen.free.insert(what),
+                Err(_) => seen.stalled.insert(what),
+            };
+            Ok(())
+        })
+    };
+    let config = Config {
+        retention_ms: 1000,
+        file_delete_delay_ms: 0,
+        ..small()
+    };
+    let directory = open(disk, root.path());
+    let log = directory.open_log(NAME, config, NOW).unwrap();
+    fill(&log, 1);
+    thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            for done in asked {
+                log.append(&batch(1, NOW + 9000), 0, NOW + 9000).unwrap();
+                let _ = done.send(());
+            }
+        });
+        RETAINS.set(true);
+        let deleted = log.retain(400, NOW + 5000);
+        let removed = log.retain(400, NOW + 5000);
+        RETAINS.set(false);
+        ask.lock().unwrap().take();
+        appending.join().unwrap();
+        assert!(deleted.unwrap() > 2);
+        removed.unwrap();
+    });
+    let seen = seen.lock().unwrap();
+    let calls = ["Open timeindex", "Remove deleted", "SyncDir "];
+    assert_eq!(seen.stalled, BTreeSet::new(), "free: {:?}", seen.free);
+    for call in calls {
+        assert!(seen.free.contains(call), "{call}: {:?}", seen.free);
+    }
 }

@@ -119,7 +119,7 @@ impl Log {
         self.replace_epochs(checkpoint::replace_unsynced)
     }
 
-    fn replace_epochs(
+    pub(super) fn replace_epochs(
         &self,
         replace: fn(&dyn Disk, &Path, &[u8]) -> std::io::Result<()>,
     ) -> Result<(), Error> {

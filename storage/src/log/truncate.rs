@@ -60,7 +60,7 @@ impl Log {
             view.epochs.truncate_from_end(end);
             floor.set_size(size);
         }
-        self.drop_segments(&mut writer, above, now)?;
+        self.drop_segments(&mut writer, &above, now)?;
         let done = floor.log.get(&self.place)?.set_size(size);
         let path = floor.log.path(&self.place);
         self.place.volume.done("truncate", &path, done)?;
