@@ -23,7 +23,7 @@ use arc_swap::{ArcSwap, Guard};
 use replication::{
     cluster::{ClusterImage, Endpoint, ResourceKind},
     controller::{
-        Controller, ControllerConfig,
+        Controller, ControllerConfig, History,
         brokers::{Registration, SupportedFeature},
         topics::{Defaults, NewTopic},
     },
@@ -819,7 +819,10 @@ fn controller_config(
         directory: Arc::clone(home),
         disk,
         log: config.metadata_log(),
-        retention_bytes: config.metadata_max_retention_bytes,
+        history: History {
+            bytes: config.metadata_max_retention_bytes,
+            ms: config.metadata_max_retention_ms,
+        },
         snapshot_bytes: config.metadata_log_max_record_bytes_between_snapshots,
         snapshot_interval_ms: millis(config.metadata_log_max_snapshot_interval),
         endpoints,

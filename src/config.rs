@@ -153,6 +153,7 @@ pub struct Config {
     pub metadata_log_segment_bytes: u32,
     pub metadata_log_segment_ms: i64,
     pub metadata_max_retention_bytes: u64,
+    pub metadata_max_retention_ms: i64,
 
     /// Where `/metrics` is served; `None` where it is not.
     pub metrics_listener: Option<SocketAddr>,
@@ -375,6 +376,7 @@ impl Config {
             metadata_log_segment_ms: read.long("metadata.log.segment.ms"),
             metadata_max_retention_bytes: u64::try_from(read.long("metadata.max.retention.bytes"))
                 .unwrap_or(u64::MAX),
+            metadata_max_retention_ms: read.long("metadata.max.retention.ms"),
 
             metrics_listener: read.text("sordini.metrics.listener").parse().ok(),
 

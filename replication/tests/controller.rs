@@ -17,7 +17,7 @@ use protocol::{
 use sordini_replication::{
     cluster::{ClusterImage, Endpoint, Resource, ResourceKind},
     controller::{
-        Controller, ControllerConfig, Opening,
+        Controller, ControllerConfig, History, Opening,
         brokers::{Registration, SupportedFeature},
         config::ConfigRules,
         opening,
@@ -144,7 +144,7 @@ async fn old_history_goes_once_a_checkpoint_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start_with(dir.path(), |config| {
         config.snapshot_bytes = 2_000;
-        config.retention_bytes = 0;
+        config.history.bytes = 0;
         config.log.segment_bytes = 4_000;
     })
     .await;
@@ -158,6 +158,50 @@ async fn old_history_goes_once_a_checkpoint_has_it() {
 
     let node = Node::start(dir.path()).await;
     assert!(0 < node.controller.log().start_offset());
+    assert_same(&node.controller.image(), &before);
+    node.stop(epoch).await;
+}
+
+/// As Apache Kafka counts: a checkpoint of a large cluster is larger than all that happens in a day.
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_history_too() {
+    const LIMIT: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let size = |paths: &[PathBuf]| -> u64 {
+        let sizes = paths.iter().map(|path| path.metadata().unwrap().len());
+        sizes.sum()
+    };
+    let node = Node::start_with(dir.path(), |config| {
+        config.snapshot_bytes = 500;
+        config.history.bytes = LIMIT;
+    })
+    .await;
+    let epoch = node.register().await;
+    for at in 0..50 {
+        node.create(&format!("topic-{at}"), 2).await;
+    }
+    assert!(node.controller.log().size() < LIMIT, "it has no part in it");
+    node.stop(epoch).await;
+    let left = checkpoints(dir.path());
+    assert!(size(&left) < LIMIT, "{left:?}");
+
+    // And whose time is over, whatever there is room for.
+    let unfinished = metadata(dir.path()).join("00000000000000000007-0000000001.checkpoint.tmp");
+    std::fs::write(&unfinished, "half of it").unwrap();
+    let node = Node::start_with(dir.path(), |config| {
+        config.snapshot_bytes = 500;
+        config.history.ms = 0;
+    })
+    .await;
+    assert!(!unfinished.exists());
+    let epoch = node.register().await;
+    for at in 50..60 {
+        node.create(&format!("topic-{at}"), 2).await;
+    }
+    let before = node.controller.image();
+    node.stop(epoch).await;
+    assert_eq!(checkpoints(dir.path()).len(), 1);
+    let node = Node::start(dir.path()).await;
     assert_same(&node.controller.image(), &before);
     node.stop(epoch).await;
 }
@@ -224,6 +268,34 @@ async fn what_apache_kafka_wrote_after_us_is_taken_over_as_well() {
     assert_eq!(image.epoch, 10);
     assert!(!metadata(dir.path()).join("raft.new").exists());
     node.stop(epoch).await;
+}
+
+/// Its log may then be no longer than ours was: what tells them apart is the epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_what_it_wrote_after_a_power_cut_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.register().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        node.create(name, 2).await;
+    }
+    let end = node.controller.log().end_offset();
+    node.kill().await;
+    let log = segment(dir.path(), 0);
+    let whole = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &whole[..whole.len() / 2]).unwrap();
+    write_as_kafka(dir.path(), |log| {
+        log.append(&leader_change(), 9, 0).unwrap();
+        let orders = topic("orders", Uuid::from_u128(1 << 70));
+        let last_offset = log.append(&records(&[orders]), 9, 0).unwrap().last_offset;
+        assert!(last_offset < end);
+    });
+    let node = Node::start(dir.path()).await;
+    let image = node.controller.image();
+    assert!(image.topic("orders").is_some());
+    assert!(image.topic("a").is_some(), "it was there when Kafka came");
+    assert_eq!(image.epoch, 10);
+    node.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,7 +499,10 @@ impl Node {
             directory: directory.clone(),
             disk,
             log: storage::config::Config::default(),
-            retention_bytes: 100 << 20,
+            history: History {
+                bytes: 100 << 20,
+                ms: -1,
+            },
             snapshot_bytes: 20 << 20,
             snapshot_interval_ms: 3_600_000,
             endpoints: vec![endpoint("CONTROLLER", 9093)],

@@ -31,6 +31,9 @@ use crate::{
 
 const SUFFIX: &str = ".checkpoint";
 
+/// What it is called until it is whole.
+const UNFINISHED: &str = ".checkpoint.tmp";
+
 /// About how large a batch in the file gets.
 const BATCH_SIZE: usize = 1 << 20;
 
@@ -126,6 +129,38 @@ impl Checkpoint {
             }
         }
         Ok(records)
+    }
+
+    /// Removes what a stop has left that came while one was written.
+    pub(super) fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        let io_error = |op, path: PathBuf| move |source| Error::Io { op, path, source };
+        let entries = disk.list(dir).map_err(io_error("list", dir.to_owned()))?;
+        for entry in entries {
+            if entry.name.ends_with(UNFINISHED) {
+                let path = dir.join(entry.name);
+                disk.remove_file(&path).map_err(io_error("remove", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In bytes.
+    pub(super) fn size(&self, disk: &dyn Disk) -> Result<u64, Error> {
+        disk.size(&self.path).map_err(|source| self.stat(source))
+    }
+
+    /// When (ms).
+    pub(super) fn written(&self, disk: &dyn Disk) -> Result<i64, Error> {
+        disk.modified(&self.path)
+            .map_err(|source| self.stat(source))
+    }
+
+    fn stat(&self, source: std::io::Error) -> Error {
+        Error::Io {
+            op: "stat",
+            path: self.path.clone(),
+            source,
+        }
     }
 
     pub(super) fn remove(&self, disk: &dyn Disk) -> Result<(), Error> {

@@ -17,7 +17,7 @@ use protocol::{
 };
 use storage::{config::Config, disk::Disk, log::Log};
 
-use super::checkpoint::Checkpoint;
+use super::{History, checkpoint::Checkpoint};
 use crate::{cluster::ClusterImage, error::Error};
 
 pub const TOPIC: &str = "__cluster_metadata";
@@ -35,8 +35,7 @@ pub(super) struct MetadataLog {
     log: Arc<Log>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Behind the newest checkpoint, history is kept up to this size.
-    retention_bytes: u64,
+    history: History,
     /// How much of the log the last `load` had to fold.
     loaded_size: u64,
 }
@@ -46,15 +45,16 @@ impl MetadataLog {
         log: Arc<Log>,
         disk: Arc<dyn Disk>,
         dir: &Path,
-        retention_bytes: u64,
-    ) -> MetadataLog {
-        MetadataLog {
+        history: History,
+    ) -> Result<MetadataLog, Error> {
+        Checkpoint::remove_unfinished(&*disk, dir)?;
+        Ok(MetadataLog {
             log,
             disk,
             dir: dir.to_owned(),
-            retention_bytes,
+            history,
             loaded_size: 0,
-        }
+        })
     }
 
     pub(super) fn size_after_checkpoint(&self) -> u64 {
@@ -145,23 +145,31 @@ impl MetadataLog {
         Ok(())
     }
 
-    /// Drops old checkpoints, and the log before them, while there is more history than wanted. The
-    /// newest checkpoint and the log after it always stay.
+    /// Drops the oldest checkpoints, and the log before those that stay, while there is more history than
+    /// wanted.
     pub(super) fn retain(&self, now: i64) -> Result<(), Error> {
-        let mut checkpoints = Checkpoint::list(&*self.disk, &self.dir)?;
-        let Some(newest) = checkpoints.pop() else {
-            return Ok(());
-        };
-        let mut keep = newest.end_offset;
-        for checkpoint in checkpoints.iter().rev() {
-            if self.log.size() <= self.retention_bytes {
-                keep = checkpoint.end_offset;
-            } else {
-                checkpoint.remove(&*self.disk)?;
-            }
+        let disk = &*self.disk;
+        let checkpoints = Checkpoint::list(disk, &self.dir)?;
+        let mut size = self.log.size();
+        for checkpoint in &checkpoints {
+            size += checkpoint.size(disk)?;
         }
-        if self.retention_bytes < self.log.size() {
-            self.log.delete_records(keep)?;
+        let mut oldest = 0;
+        for checkpoint in checkpoints.iter().take(checkpoints.len().saturating_sub(1)) {
+            let age = now.saturating_sub(checkpoint.written(disk)?);
+            let is_old = 0 <= self.history.ms && self.history.ms <= age;
+            if size <= self.history.bytes && !is_old {
+                break;
+            }
+            size -= checkpoint.size(disk)?;
+            checkpoint.remove(disk)?;
+            oldest += 1;
+        }
+        let is_large = self.history.bytes < self.log.size();
+        if let Some(checkpoint) = checkpoints.get(oldest)
+            && (0 < oldest || is_large)
+        {
+            self.log.delete_records(checkpoint.end_offset)?;
             // Removes the files that are behind the new start; see `log_config`.
             self.log.retain(self.end_offset(), now)?;
         }

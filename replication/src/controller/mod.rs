@@ -67,6 +67,15 @@ use crate::{
 /// Requests that may wait for the controller before callers have to.
 const QUEUE: usize = 1024;
 
+/// How much of the metadata's past is kept: the newest checkpoint and the log after it always are.
+#[derive(Debug, Clone, Copy)]
+pub struct History {
+    /// `metadata.max.retention.bytes`, of the log and its checkpoints together.
+    pub bytes: u64,
+    /// `metadata.max.retention.ms`, of a checkpoint; negative is for ever.
+    pub ms: i64,
+}
+
 pub struct ControllerConfig {
     pub node_id: i32,
     /// The quorum: node id to `host:port`. One voter, this node.
@@ -77,8 +86,7 @@ pub struct ControllerConfig {
     /// The disk it is on.
     pub disk: Arc<dyn Disk>,
     pub log: storage::config::Config,
-    /// `metadata.max.retention.bytes`
-    pub retention_bytes: u64,
+    pub history: History,
     /// `metadata.log.max.record.bytes.between.snapshots`
     pub snapshot_bytes: u64,
     /// `metadata.log.max.snapshot.interval.ms`

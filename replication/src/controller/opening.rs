@@ -117,13 +117,13 @@ pub(super) async fn open(config: &ControllerConfig) -> Result<Opened, Error> {
     };
     let log = {
         let (directory, disk) = (config.directory.clone(), config.disk.clone());
-        let (dir, log, retention) = (dir.clone(), log_config(&config.log), config.retention_bytes);
+        let (dir, log, history) = (dir.clone(), log_config(&config.log), config.history);
         move || {
             let log = directory.open_log(LOG, log, now())?;
             if directory.topic_id(LOG)?.is_none() {
                 directory.set_topic_id(LOG, TOPIC_ID)?;
             }
-            Ok(MetadataLog::new(log, disk, &dir, retention))
+            MetadataLog::new(log, disk, &dir, history)
         }
     };
     if found == Opening::Kafkas {
@@ -188,8 +188,10 @@ impl Takeover {
         Membership::new(vec![self.voters.keys().copied().collect()], nodes)
     }
 
-    /// Our own log, unless it goes on after our last entry. An entry is on disk before it is
-    /// applied, so we never leave it so: Apache Kafka has had the directory since.
+    /// Our own log, unless it has an epoch that we have not: a vote is on disk before anything is written in
+    /// its term, so Apache Kafka has had the directory since. That its log is no longer than ours says
+    /// nothing: a power cut takes the end of the metadata log, which is not synced, and not of the
+    /// database.
     fn unless_foreign(
         self,
         log: MetadataLog,
@@ -197,23 +199,30 @@ impl Takeover {
     ) -> Result<Opened, Error> {
         let raft_log = &database.0;
         let end = raft_log.end(&raft_log.base()?, i64::MAX)?.end_offset;
-        if log.end_offset() <= end {
-            return Ok(Opened { log, database });
-        }
         let term = raft_log.vote()?.map_or(0, |vote| vote.leader_id.term);
         let epoch = log.latest_epoch();
-        if u64::try_from(epoch).is_ok_and(|epoch| epoch <= term) {
+        let is_ours = u64::try_from(epoch).is_ok_and(|epoch| epoch <= term);
+        if is_ours && log.end_offset() <= end {
+            return Ok(Opened { log, database });
+        }
+        if is_ours {
             return Err(Error::Corrupt(format!(
                 "the metadata log ends at {}, and the controller's database at {end}, in the same \
                  term {term}: one of them is not from here",
                 log.end_offset()
             )));
         }
+        // Theirs began where the log ended then.
+        let term = i32::try_from(term).unwrap_or(i32::MAX);
+        let (_, theirs) = log.log().end_offset_for_epoch(term);
         tracing::warn!(
             ours = end,
+            theirs,
             end = log.end_offset(),
             epoch,
-            "Apache Kafka has gone on with the metadata since: taking it over again"
+            lost = (end - theirs).max(0),
+            "Apache Kafka has gone on with the metadata since: taking it over again; what a power cut had \
+             taken from the log before is lost"
         );
         drop(database);
         self.run(log)

@@ -17,7 +17,7 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, Deref, RangeBounds},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -83,7 +83,9 @@ impl Deref for Database {
 
 impl RaftLog {
     pub(super) fn open(dir: &Path) -> Result<(RaftLog, Closed), Error> {
-        let db = DB::open(&options(dir)?, dir)?;
+        let options = options(dir)?;
+        sync_wals(dir)?;
+        let db = DB::open(&options, dir)?;
         let (sender, closed) = oneshot::channel();
         let db = Arc::new(Database {
             db,
@@ -151,6 +153,10 @@ impl RaftLog {
             let Some(index) = entry_index(&key) else {
                 break;
             };
+            let expected = end.applied.map_or(0, |id| id.index + 1);
+            if index != expected {
+                return Err(damaged("row of entries"));
+            }
             let entry = decode_entry(index, &value).ok_or_else(|| damaged("entry"))?;
             let end_offset = end.end_offset + span(&entry)?;
             if limit < end_offset {
@@ -216,18 +222,22 @@ impl RaftLogReader<TypeConfig> for RaftLog {
             Bound::Excluded(index) => *index + 1,
             Bound::Unbounded => 0,
         };
-        let mut entries = Vec::new();
+        let read = |err: Error| failed(ErrorSubject::Logs, ErrorVerb::Read, &err);
+        let mut entries: Vec<Entry> = Vec::new();
         for item in self.scan(first) {
             let (key, value) =
                 item.map_err(|err| failed(ErrorSubject::Logs, ErrorVerb::Read, &err))?;
             let Some(index) = entry_index(&key).filter(|index| range.contains(index)) else {
                 break;
             };
-            entries.push(
-                decode_entry(index, &value).ok_or_else(|| {
-                    failed(ErrorSubject::Logs, ErrorVerb::Read, &damaged("entry"))
-                })?,
-            );
+            if entries
+                .last()
+                .is_some_and(|last| last.log_id.index + 1 != index)
+            {
+                return Err(read(damaged("row of entries")));
+            }
+            let entry = decode_entry(index, &value);
+            entries.push(entry.ok_or_else(|| read(damaged("entry")))?);
         }
         Ok(entries)
     }
@@ -315,7 +325,7 @@ fn options(dir: &Path) -> Result<Options, Error> {
     let mut options = Options::default();
     // A start replays the write-ahead logs and leaves them: a table would be three fsyncs more. Each
     // start adds one, so now and then they must go.
-    if wal_count(dir) < WALS_MAX {
+    if wals(dir).len() < WALS_MAX {
         options = options.get_options_from_string("avoid_flush_during_recovery=true")?;
     }
     options.create_if_missing(true);
@@ -356,12 +366,27 @@ fn log(level: LogLevel, text: &str) {
 }
 
 /// None, if there is no database yet.
-fn wal_count(dir: &Path) -> usize {
+/// Write-ahead logs, of a database that may not be there yet.
+fn wals(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_wal = |name: &str| name.ends_with(".log");
-    entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_wal))
-        .count()
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect()
+}
+
+/// RocksDB reads what a process before it had written and was killed before it could sync, and syncs only
+/// what it writes itself: a power cut could take an entry that others follow by then.
+fn sync_wals(dir: &Path) -> Result<(), Error> {
+    for path in wals(dir) {
+        let synced = std::fs::File::open(&path).and_then(|wal| wal.sync_data());
+        synced.map_err(|source| Error::Io {
+            op: "fsync",
+            path,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 fn synced() -> WriteOptions {
