@@ -1,18 +1,21 @@
 //! The `sordini` binary: reads the command line and runs a broker until it is told to stop.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use sordini::{
     Config, StartError,
     cli::{self, Exit},
     descriptors, logging, resident,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 /// A write into the page cache can stall when the kernel throttles dirty pages, so there are more
 /// workers than cores to wait for it.
 const WORKERS_PER_CORE: usize = 2;
+
+/// How long work may take that nobody waits for any more, when all else has ended.
+const LEFT_OVER_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     cli::run(start)
@@ -32,7 +35,12 @@ fn start(config: Config) -> Exit {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(config));
+            // A recovery that was interrupted is not waited for: the next start does it again.
+            runtime.shutdown_timeout(LEFT_OVER_MAX);
+            exit
+        }
         Err(err) => {
             error!("cannot start the runtime: {err}");
             Exit::Failed
@@ -41,7 +49,24 @@ fn start(config: Config) -> Exit {
 }
 
 async fn run(config: Config) -> Exit {
-    let running = match sordini::start(config).await {
+    // Before anything else: as the first process of a container it would not be stopped by a signal that it does
+    // not listen to, and a start may have much to recover.
+    let told = match Signals::new() {
+        Ok(signals) => signals.told_to_stop(),
+        Err(err) => {
+            error!("cannot listen to signals: {err}");
+            return Exit::Failed;
+        }
+    };
+    tokio::pin!(told);
+    let started = tokio::select! {
+        started = sordini::start(config) => started,
+        signal = &mut told => {
+            info!("{signal} received while starting");
+            return Exit::Done;
+        }
+    };
+    let running = match started {
         Ok(running) => running,
         Err(err) => {
             let cause = std::error::Error::source(&err).map(|cause| format!(": {cause}"));
@@ -54,26 +79,35 @@ async fn run(config: Config) -> Exit {
         }
     };
     resident::release_code();
-    let told = tokio::select! {
-        told = told_to_stop() => told,
+    tokio::select! {
+        signal = told => info!("{signal} received"),
         why = running.failed() => {
             error!("Shutdown broker because {why}");
             return Exit::Directory;
         }
-    };
-    match told {
-        Ok(signal) => info!("{signal} received"),
-        Err(err) => error!("cannot wait for signals: {err}"),
     }
     running.stop().await;
     Exit::Done
 }
 
-async fn told_to_stop() -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// Those that ask the process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn told_to_stop(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

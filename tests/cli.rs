@@ -6,6 +6,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 const CONFIGURATION_IS_WRONG: i32 = 3;
 
 #[test]
@@ -134,6 +139,27 @@ fn a_start_is_a_few_lines_and_none_of_them_a_warning() {
     );
     assert!(said.len() < 10, "{said:#?}");
     assert!(!said.iter().any(|line| line.contains("WARN")), "{said:#?}");
+}
+
+/// A container's first process hears of no signal that it does not ask for, and a start may take minutes.
+#[test]
+fn a_start_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_sordini"))
+        .args(["--override", &format!("log.dirs={}", dir.path().display())])
+        .args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"])
+        .args(["--override", "sordini.metrics.listener="])
+        .env_clear()
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !dir.path().join(".lock").exists() {
+        assert_eq!(broker.try_wait().unwrap(), None);
+    }
+    let pid = Pid::from_raw(i32::try_from(broker.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    // Not by the signal.
+    assert_eq!(broker.wait().unwrap().code(), Some(0));
 }
 
 fn sordini(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
