@@ -234,7 +234,8 @@ impl Broker {
         *last = complaint;
     }
 
-    /// Follows the cluster image: partitions first, then dynamic configuration.
+    /// Follows the cluster image: dynamic configuration first, which the logs are opened with, then partitions, then
+    /// who coordinates what is in them.
     pub(crate) fn apply(&self, image: &Arc<ClusterImage>) {
         let overrides = Overrides::of(image, self.node_id);
         let mut applied = self
