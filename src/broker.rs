@@ -114,6 +114,13 @@ impl Broker {
         self.controller.image()
     }
 
+    /// What clients are told of topics: they may come for a partition as soon as they have heard of it, and some
+    /// do not come twice.
+    pub(crate) fn applied_image(&self) -> Arc<ClusterImage> {
+        let applied = self.partitions.applied_image();
+        applied.unwrap_or_else(|| self.image())
+    }
+
     pub(crate) fn partitions(&self) -> &Arc<Partitions> {
         &self.partitions
     }

@@ -76,6 +76,24 @@ fn partition_count(client: &mut Client, name: &str) -> Option<usize> {
     (topic.error_code == 0).then_some(topic.partitions.len())
 }
 
+/// Clients take a topic that has a leader at its word: librdkafka's consumer gives up a partition of which it
+/// is then told that it does not exist, and kafka-go's writer gives up the write.
+#[test]
+fn a_topic_that_is_shown_can_be_written_to() {
+    let broker = TestBroker::start();
+    let mut creator = broker.client();
+    let mut client = broker.client();
+    let creation = std::thread::spawn(move || creator.create_topic("t", 300));
+    let asked = MetadataRequestTopic::default().with_name(Some(topic_name("t")));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![asked]))
+        .with_allow_auto_topic_creation(false);
+    while client.call(12, &request).topics[0].error_code != 0 {}
+    let response = client.produce("t", 299, batch(&["at once"]));
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    creation.join().expect("the topic is created");
+}
+
 #[test]
 fn a_topic_can_be_created_in_every_version_and_used_at_once() {
     let broker = TestBroker::start();

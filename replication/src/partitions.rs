@@ -18,7 +18,7 @@ use std::{
     thread,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use storage::{
     checkpoint::Offsets,
     directory::{Directory, Found, State},
@@ -59,6 +59,8 @@ pub struct Partitions {
     state: Mutex<Applied>,
     /// Offset of the newest image that was applied.
     applied: Watermark,
+    /// That image.
+    applied_image: ArcSwapOption<ClusterImage>,
     relocations: Relocations,
 }
 
@@ -191,6 +193,7 @@ impl Partitions {
             index: ArcSwap::default(),
             state: Mutex::new(state),
             applied: Watermark::new(-1),
+            applied_image: ArcSwapOption::empty(),
             relocations: Relocations::default(),
         })
     }
@@ -304,6 +307,11 @@ impl Partitions {
         self.applied.forget(&waiter);
     }
 
+    /// The newest image of which all that is to be here is here; `None` until the first has been applied.
+    pub fn applied_image(&self) -> Option<Arc<ClusterImage>> {
+        self.applied_image.load_full()
+    }
+
     /// Follows the cluster: opens and creates logs, removes those of deleted topics, and tells
     /// partitions who leads and what their configuration is. Blocks.
     pub fn apply(&self, image: &Arc<ClusterImage>, now: i64) {
@@ -345,6 +353,7 @@ impl Partitions {
             self.set_strays_aside(&mut state, now);
             self.note_recovered();
         }
+        self.applied_image.store(Some(Arc::clone(image)));
         self.applied.advance(image.offset);
     }
 

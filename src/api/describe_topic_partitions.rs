@@ -33,7 +33,7 @@ pub(crate) fn handle(
     let limit = usize::try_from(req.response_partition_limit)
         .unwrap_or(0)
         .clamp(1, broker.config().max_request_partition_size_limit.max(1));
-    let image = broker.image();
+    let image = broker.applied_image();
     let everything = req.topics.is_empty();
     let start = req.cursor.as_ref();
     let names = if everything {

@@ -39,7 +39,7 @@ pub(crate) fn handle(
     if let Err(err) = judge(&mut req, ctx.version) {
         return refuse_all(req, &err);
     }
-    let image = broker.image();
+    let image = broker.applied_image();
     let may_create = ctx.version < MAY_FORBID_CREATION || req.allow_auto_topic_creation;
     let mut missing = Vec::new();
     let mut topics: Vec<MetadataResponseTopic> = match req.topics {
