@@ -462,7 +462,11 @@ impl Directory {
         self.stop_threads();
         let mut changed = false;
         for log in &logs {
-            changed |= log.complete()?;
+            changed |= match log.complete() {
+                // Removed since we asked which there are.
+                Err(Error::Gone { .. }) => false,
+                completed => completed?,
+            };
         }
         if changed {
             self.sync()?;
