@@ -250,10 +250,15 @@ impl Broker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if *applied != overrides {
-            if let Some(config) = overrides.on(&self.fixed_config) {
-                self.config.store(Arc::new(config));
-                self.partitions.reconfigure();
+            let (config, ignored) = self.fixed_config.following(&overrides.all, &overrides.own);
+            for one in ignored {
+                error!(
+                    "a dynamic configuration that is stored cannot be followed and counts as none until it is set \
+                     anew: {one}"
+                );
             }
+            self.config.store(Arc::new(config));
+            self.partitions.reconfigure();
             *applied = overrides;
         }
         drop(applied);
@@ -352,18 +357,6 @@ impl Overrides {
         Self {
             all: of(""),
             own: of(&node_id.to_string()),
-        }
-    }
-
-    /// `None` where they cannot be, which only a later version could have let in: then the
-    /// configuration stays as it is.
-    fn on(&self, fixed: &Config) -> Option<Config> {
-        match fixed.with_dynamic(&self.all, &self.own) {
-            Ok(config) => Some(config),
-            Err(err) => {
-                error!(%err, "the dynamic configuration cannot be followed");
-                None
-            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! - Four layers, the later wins: what is built in, the file, `KAFKA_*` variables, overrides. What is built in for
 //!   a single node counts only while neither a file nor a variable sets anything, as in the Apache image.
 //! - Above them lie the dynamic layers, which come from the cluster's metadata: the defaults of all brokers, then
-//!   those of this one. [`Config::with_dynamic`] makes a new `Config`; whoever holds one holds a consistent one.
+//!   those of this one. [`Config::following`] makes a new `Config`; whoever holds one holds a consistent one.
 //! - Everything that is wrong is found at once, before anything is opened. A key that is unknown, or known and
 //!   without effect here, is a warning: the images of Kafka's users are full of both.
 //!
@@ -11,6 +11,7 @@
 
 mod check;
 mod describe;
+mod dynamic;
 mod environment;
 mod group;
 mod key;
@@ -31,6 +32,7 @@ use std::{
 
 pub use check::Refused;
 pub use describe::{Entry, Source, Synonym};
+pub use dynamic::{Ignored, Layer};
 pub use group::{ConsumerGroupConfig, Groups, MigrationPolicy};
 pub use key::{Key, Kind, Update, Value};
 pub use listeners::{Listener, Protocol, Voter};
@@ -253,8 +255,8 @@ impl Config {
     /// The same node after a change of its dynamic configuration: `cluster` holds for every broker, `broker`
     /// for this one.
     ///
-    /// Fails with what is wrong; whoever accepts a change asks first, whoever hears of one that was accepted
-    /// keeps the configuration it has.
+    /// Fails with what is wrong: whoever accepts a change asks first. What was accepted, by whatever version, is
+    /// followed as far as it can be: [`Config::following`].
     pub fn with_dynamic(
         &self,
         cluster: &BTreeMap<String, String>,

@@ -27,15 +27,15 @@ impl ConfigRules for Rules {
         &self,
         resource: &Resource,
         proposed: &BTreeMap<String, String>,
-        _existing: &BTreeMap<String, String>,
+        existing: &BTreeMap<String, String>,
     ) -> Result<(), Refusal> {
         let config = self.config.load();
         let checked = match resource.kind {
             ResourceKind::Topic => config.check_topic(proposed),
             ResourceKind::Broker if resource.name.is_empty() => {
-                config.check_broker_defaults(proposed)
+                config.check_broker_defaults(proposed, existing)
             }
-            ResourceKind::Broker => config.check_broker(proposed),
+            ResourceKind::Broker => config.check_broker(proposed, existing),
             ResourceKind::Group => config.check_group(proposed),
             ResourceKind::ClientMetrics => config.check_client_metrics(proposed),
         };

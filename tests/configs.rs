@@ -13,6 +13,10 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use protocol::{
+    batch::{Batch, Builder},
+    records::metadata::{ConfigRecord, MetadataRecord},
+};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -566,6 +570,80 @@ fn thread_pools_change_by_a_factor_of_two_at_most_and_connections_are_not_locked
             refused(42, &in_the_end(&format!("Invalid {key} 0")))
         );
     }
+}
+
+/// A value that Kafka took before 4.0 is one that it and we refuse now. It took everything else with it: a retention
+/// that was lifted came back, and records were deleted.
+#[test]
+fn a_stored_value_that_cannot_be_read_counts_as_none_and_the_others_hold() {
+    let mut broker = TestBroker::start();
+    broker.client().create_topic("t", 1);
+    broker.stop();
+    let stored = |resource: &str, name: &str, value: &str| {
+        MetadataRecord::Config(ConfigRecord {
+            resource_type: BROKER,
+            resource_name: resource.to_owned(),
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+        })
+    };
+    write_as_kafka(
+        &broker,
+        &[
+            stored("", "log.retention.ms", "-1"),
+            stored("", "log.segment.bytes", "524288"),
+            stored("1", "message.max.bytes", "2000"),
+            stored("1", "listeners", "SSL://:9093"),
+        ],
+    );
+
+    let broker = broker.restart(&[]);
+    let mut client = broker.client();
+    let mut topic = |key| value(&mut client, TOPIC, "t", key);
+    assert_eq!(
+        topic("retention.ms"),
+        "-1 @3, log.retention.ms=-1 @3, log.retention.hours=168 @5"
+    );
+    assert_eq!(
+        topic("segment.bytes"),
+        "1073741824 @5, log.segment.bytes=1073741824 @5"
+    );
+    assert_eq!(
+        topic("max.message.bytes"),
+        "2000 @2, message.max.bytes=2000 @2, message.max.bytes=1048588 @5"
+    );
+    // Nor do they keep others from being changed, and a good value in their place is followed.
+    for (name, key, good) in [
+        ("1", "message.max.bytes", "3000"),
+        ("", "log.segment.bytes", "2097152"),
+    ] {
+        assert_eq!(
+            altered(&mut client, BROKER, name, &[(key, SET, Some(good))]),
+            DONE
+        );
+    }
+    assert_eq!(
+        value(&mut client, TOPIC, "t", "segment.bytes"),
+        "2097152 @3, log.segment.bytes=2097152 @3, log.segment.bytes=1073741824 @5"
+    );
+}
+
+/// Appends to a stopped broker's metadata log what Apache Kafka wrote when it ran there in between, as the leader of
+/// the next epoch.
+fn write_as_kafka(broker: &TestBroker, records: &[MetadataRecord]) {
+    let log = "data/__cluster_metadata-0/00000000000000000000.log";
+    let path = broker.dir.path().join(log);
+    let mut log = std::fs::read(&path).expect("a metadata log");
+    let batches = Batch::split(log.clone().into()).expect("whole batches");
+    let last = batches.last().expect("a batch").header();
+    let mut batch = Builder::new()
+        .base_offset(last.next_offset())
+        .leader_epoch(last.leader_epoch + 1);
+    for record in records {
+        batch.push(last.max_timestamp, None, Some(&record.encode()), &[]);
+    }
+    log.extend_from_slice(batch.build().expect("a batch").bytes());
+    std::fs::write(&path, log).expect("a metadata log");
 }
 
 /// As Kafka words a refusal that only shows when the change is made.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Config, Error,
+    dynamic::{Ignored, Layer},
     key::{Key, Update, Value},
     table,
 };
@@ -144,17 +145,26 @@ impl Config {
         Ok(())
     }
 
-    /// What is asked of this broker.
-    pub fn check_broker(&self, proposed: &BTreeMap<String, String>) -> Result<(), Refused> {
+    /// What is asked of this broker. `existing` is what is stored by now.
+    pub fn check_broker(
+        &self,
+        proposed: &BTreeMap<String, String>,
+        existing: &BTreeMap<String, String>,
+    ) -> Result<(), Refused> {
+        let (_, ignored) = self.following(&self.settings.cluster, existing);
+        let proposed = &without(Layer::ThisBroker, &ignored, proposed, existing);
         check_update(proposed)?;
         self.check_together(&self.settings.cluster, proposed)
     }
 
-    /// What is asked of all brokers at once.
+    /// What is asked of all brokers at once. `existing` is what is stored by now.
     pub fn check_broker_defaults(
         &self,
         proposed: &BTreeMap<String, String>,
+        existing: &BTreeMap<String, String>,
     ) -> Result<(), Refused> {
+        let (_, ignored) = self.following(existing, &BTreeMap::new());
+        let proposed = &without(Layer::AllBrokers, &ignored, proposed, existing);
         check_update(proposed)?;
         let is_own =
             |name: &&str| table::broker(name).is_some_and(|key| key.update == Update::PerBroker);
@@ -289,35 +299,55 @@ impl Config {
     }
 }
 
+/// Leaves out what is stored, is ignored, and stays as it is: it must not keep the others from being changed.
+fn without(
+    layer: Layer,
+    ignored: &[Ignored],
+    proposed: &BTreeMap<String, String>,
+    existing: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut proposed = proposed.clone();
+    for one in ignored.iter().filter(|one| one.layer == layer) {
+        if proposed.get(&one.key) == existing.get(&one.key) {
+            proposed.remove(&one.key);
+        }
+    }
+    proposed
+}
+
 /// What no broker lets itself be told while it runs, for one or for all.
 fn check_update(proposed: &BTreeMap<String, String>) -> Result<(), Refused> {
-    let fixed: Vec<&str> = proposed
-        .keys()
-        .map(String::as_str)
-        .filter(|name| table::broker(name).is_some_and(|key| key.update == Update::ReadOnly))
-        .collect();
+    check_names(proposed.keys().map(String::as_str))?;
+    // A name nobody knows is let through, as Kafka does: it may belong to a plugin.
+    for (name, text) in proposed {
+        if let Some(key) = table::broker(name) {
+            key.parse(text).map_err(Refused::InvalidRequest)?;
+        }
+    }
+    Ok(())
+}
+
+/// These can be set while a broker runs, whatever the values.
+pub(super) fn check_names<'a>(
+    names: impl IntoIterator<Item = &'a str> + Clone,
+) -> Result<(), Refused> {
+    let among = |is_refused: fn(&str) -> bool| -> Vec<&str> {
+        let names = names.clone().into_iter();
+        names.filter(|name| is_refused(name)).collect()
+    };
+    let fixed = among(|name| table::broker(name).is_some_and(|key| key.update == Update::ReadOnly));
     if !fixed.is_empty() {
         return request(format!(
             "Cannot update these configs dynamically: [{}]",
             fixed.join(", ")
         ));
     }
-    let bare: Vec<&str> = proposed
-        .keys()
-        .map(String::as_str)
-        .filter(|name| PER_LISTENER.contains(name))
-        .collect();
+    let bare = among(|name| PER_LISTENER.contains(&name));
     if !bare.is_empty() {
         return request(format!(
             "These security configs can be dynamically updated only per-listener using the listener prefix: [{}]",
             bare.join(", ")
         ));
-    }
-    // A name nobody knows is let through, as Kafka does: it may belong to a plugin.
-    for (name, text) in proposed {
-        if let Some(key) = table::broker(name) {
-            key.parse(text).map_err(Refused::InvalidRequest)?;
-        }
     }
     Ok(())
 }
@@ -470,12 +500,33 @@ mod tests {
         );
         let config = single_node();
         assert_eq!(
-            config.check_broker_defaults(&map("listeners=PLAINTEXT://:1")),
+            config.check_broker_defaults(&map("listeners=PLAINTEXT://:1"), &BTreeMap::new()),
             request(
                 "Cannot update these configs at default cluster level, broker id must be specified: [listeners]"
                     .to_owned()
             )
         );
+    }
+
+    /// Or nothing could be changed before somebody has found out which of them it is.
+    #[test]
+    fn a_stored_value_that_is_ignored_does_not_keep_others_from_being_changed() {
+        let config = single_node();
+        let stored = map("log.segment.bytes=1 message.max.bytes=5");
+        let none = BTreeMap::new();
+        for proposed in [
+            "log.segment.bytes=1 message.max.bytes=6",
+            "log.segment.bytes=2097152",
+            "message.max.bytes=6",
+        ] {
+            assert_eq!(config.check_broker(&map(proposed), &stored), Ok(()));
+            let of_all = config.check_broker_defaults(&map(proposed), &stored);
+            assert_eq!(of_all, Ok(()), "{proposed}");
+        }
+        let worse = map("log.segment.bytes=2 message.max.bytes=6");
+        assert!(config.check_broker(&worse, &stored).is_err());
+        let wrong = map("log.segment.bytes=1");
+        assert!(config.check_broker(&wrong, &none).is_err());
     }
 
     #[test]
@@ -534,7 +585,12 @@ mod tests {
 
     #[track_caller]
     fn broker(settings: &str, want: &str) {
-        check(single_node().check_broker(&map(settings)), settings, want);
+        let none = BTreeMap::new();
+        check(
+            single_node().check_broker(&map(settings), &none),
+            settings,
+            want,
+        );
     }
 
     #[track_caller]
