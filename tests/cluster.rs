@@ -478,6 +478,24 @@ fn a_broker_that_was_never_here_cannot_be_unregistered() {
     );
 }
 
+/// Apache Kafka lets it happen: there the controller is another process, and the broker registers anew or says why not.
+#[test]
+fn the_broker_that_runs_is_not_unregistered() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(1));
+    let response = client.call(0, &request);
+    assert_eq!(response.error_code, 42);
+    assert_eq!(
+        response.error_message.as_deref(),
+        Some("Broker 1 is running, and only one that is gone can be unregistered")
+    );
+    client.create_topic("t", 1);
+    let response = client.produce("t", 0, batch(&["a"]));
+    let partition = &response.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, 0);
+}
+
 /// Path of each log directory, with the indexes and sizes of `topic`'s partitions in it.
 fn log_dirs(client: &mut Client, version: i16, topic: &str) -> Vec<(String, Vec<(i32, i64)>)> {
     let asked = DescribableLogDirTopic::default()

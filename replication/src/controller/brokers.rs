@@ -242,6 +242,7 @@ pub fn begin_controlled_shutdown(
     })
 }
 
+/// Forgets a broker that is not coming back.
 pub fn unregister(scene: &Scene<'_>, id: i32) -> Decision<Result<(), Refusal>> {
     let Some(broker) = scene.image.brokers.get(&id) else {
         return Decision::refused(Err(Refusal::new(
@@ -249,6 +250,14 @@ pub fn unregister(scene: &Scene<'_>, id: i32) -> Decision<Result<(), Refusal>> {
             format!("Broker ID {id} is not currently registered"),
         )));
     };
+    // This process is broker and controller: what forgets the broker that runs leaves nobody who could serve, and the
+    // broker would not hear of it. A real controller does as it is told; its broker is another process, which says so.
+    if id == scene.node_id && !broker.fenced {
+        return Decision::refused(Err(Refusal::new(
+            Reason::InvalidRequest,
+            format!("Broker {id} is running, and only one that is gone can be unregistered"),
+        )));
+    }
     let mut records = leaders::after_departure(scene, id);
     records.push(MetadataRecord::UnregisterBroker(UnregisterBrokerRecord {
         broker_id: id,
@@ -311,6 +320,9 @@ mod tests {
             "unregister 1 => BrokerIdNotRegistered: Broker ID 1 is not currently registered
              broker 1
              create orders 0:1 => 1x1
+             unregister 1 => InvalidRequest: Broker 1 is running, and only one that is gone can be unregistered
+             show orders-0 => leader 1 epoch 0 isr [1]
+             fence 1
              unregister 1
              show orders-0 => leader -1 epoch 1 isr [] eligible [1] last [1]
              fence 1 => StaleBrokerEpoch: No broker registration found for broker id 1",
