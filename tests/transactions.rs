@@ -8,16 +8,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use common::{Client, TestBroker, fetch_request, produce_request, topic_name};
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest, DeleteTopicsRequest,
     DescribeTransactionsRequest, EndTxnRequest, FindCoordinatorRequest, GroupId,
-    InitProducerIdRequest, ListTransactionsRequest, OffsetFetchRequest, ProducerId,
-    TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    InitProducerIdRequest, ListTransactionsRequest, MetadataRequest, OffsetFetchRequest,
+    ProducerId, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
     add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
     offset_fetch_request::OffsetFetchRequestTopic,
     txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
     write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
 };
-use protocol::{batch::Builder, error::ErrorCode};
+use protocol::{batch::Builder, error::ErrorCode, messages::TxnOffsetCommitResponse};
+use uuid::Uuid;
 
 const SETTINGS: [(&str, &str); 3] = [
     ("offsets.topic.num.partitions", "2"),
@@ -691,4 +692,137 @@ fn one_transaction_follows_another() {
     for index in 0..3 {
         assert_eq!(settled(&mut client, ("t", index), 400), expected);
     }
+}
+
+/// As Apache Kafka 4.4.0 answered, with the order of topics.
+#[test]
+fn offsets_are_committed_by_topic_id() {
+    let (_broker, mut client) = started();
+    let topics = client
+        .call(12, &MetadataRequest::default().with_topics(None))
+        .topics;
+    let id_of = |name: &str| {
+        let name = Some(topic_name(name));
+        let topic = topics.iter().find(|topic| topic.name == name);
+        topic.expect("the topic").topic_id
+    };
+    let (t, u) = (id_of("t"), id_of("u"));
+    let (nobody, nil) = (Uuid::from_bytes([7; 16]), Uuid::nil());
+    let producer = Producer::new(&mut client, "p");
+    let mut commit = |producer: &Producer, group: &str, epoch: i32, asked: &[(Uuid, &[i32])]| {
+        let mut frame = b"\0\x1c\0\x06\0\0\0\x07\0\x04test\0".to_vec();
+        for text in ["p", group] {
+            frame.push(u8::try_from(text.len() + 1).expect("short"));
+            frame.extend(text.as_bytes());
+        }
+        frame.extend(producer.id.to_be_bytes());
+        frame.extend(producer.epoch.to_be_bytes());
+        frame.extend(epoch.to_be_bytes());
+        // No member, no instance.
+        frame.extend([1, 0]);
+        frame.push(u8::try_from(asked.len() + 1).expect("few"));
+        for (id, indexes) in asked {
+            frame.extend(id.as_bytes());
+            frame.push(u8::try_from(indexes.len() + 1).expect("few"));
+            for index in *indexes {
+                frame.extend(index.to_be_bytes());
+                frame.extend(7i64.to_be_bytes());
+                frame.extend((-1i32).to_be_bytes());
+                frame.extend([1, 0]);
+            }
+            frame.push(0);
+        }
+        frame.push(0);
+        client.send_frame(&frame);
+        let answer = client.receive_frame().expect("an answer").slice(5..);
+        let answer = TxnOffsetCommitResponse::decode(answer, 6).expect("it decodes");
+        let topics = answer.topics.into_iter().map(|topic| {
+            let partitions = topic.partitions.iter();
+            let codes = partitions.map(|it| (it.partition_index, it.error_code));
+            (topic.topic_id, codes.collect())
+        });
+        topics.collect::<Vec<(Uuid, Vec<(i32, i16)>)>>()
+    };
+    assert_eq!(commit(&producer, "g", -1, &[]), []);
+    assert_eq!(
+        commit(&producer, "g", -1, &[(nobody, &[0][..])]),
+        [(nobody, vec![(0, 100)])]
+    );
+    assert_eq!(
+        commit(
+            &producer,
+            "g",
+            -1,
+            &[
+                (t, &[0, 9][..]),
+                (nobody, &[0][..]),
+                (u, &[0][..]),
+                (nil, &[0][..])
+            ]
+        ),
+        [
+            (t, vec![(9, 3), (0, 0)]),
+            (nobody, vec![(0, 100)]),
+            (nil, vec![(0, 100)]),
+            (u, vec![(0, 0)]),
+        ]
+    );
+    assert_eq!(
+        commit(
+            &producer,
+            "g",
+            -1,
+            &[(t, &[0][..]), (u, &[0][..]), (t, &[1][..])]
+        ),
+        [(t, vec![(0, 0)]), (u, vec![(0, 0)]), (t, vec![(1, 0)])]
+    );
+    assert_eq!(
+        commit(
+            &producer,
+            "g",
+            -1,
+            &[(t, &[0][..]), (nobody, &[0][..]), (t, &[1, 7][..])]
+        ),
+        [(nobody, vec![(0, 100)]), (t, vec![(7, 3), (0, 0), (1, 0)])]
+    );
+    let later = Producer {
+        epoch: producer.epoch + 1,
+        ..producer.clone()
+    };
+    assert_eq!(
+        commit(&later, "g", -1, &[(t, &[0][..])]),
+        [(t, vec![(0, 47)])]
+    );
+    assert_eq!(
+        commit(&producer, "", -1, &[(t, &[0][..])]),
+        [(t, vec![(0, 24)])]
+    );
+    // Before version 6 this is an illegal generation.
+    assert_eq!(
+        commit(&producer, "new", 3, &[(t, &[0][..])]),
+        [(t, vec![(0, 69)])]
+    );
+    producer.end(&mut client, BUMPS, true).expect("a commit");
+    until(|| committed_offset(&mut client, true) == (7, 0));
+}
+
+/// There is nobody to be told there, and the others are not to wait for it.
+#[test]
+fn a_topic_that_is_deleted_holds_no_transaction_back() {
+    let (_broker, mut client) = started();
+    let producer = Producer::new(&mut client, "p");
+    for topic in ["t", "u"] {
+        let produced = producer.produce(&mut client, ADDS, (topic, 0), 0, "a");
+        assert_eq!(produced, (0, 0));
+    }
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![topic_name("u")])
+        .with_timeout_ms(10_000);
+    assert_eq!(client.call(5, &request).responses[0].error_code, 0);
+    assert_eq!(state(&mut client, "p"), "Ongoing");
+    let producer = producer.end(&mut client, BUMPS, true).expect("a commit");
+    until(|| state(&mut client, "p") == "CompleteCommit");
+    assert_eq!(settled(&mut client, ("t", 0), 2), ["a"]);
+    let produced = producer.produce(&mut client, ADDS, ("t", 0), 0, "b");
+    assert_eq!(produced, (0, 2));
 }

@@ -3,7 +3,8 @@
 //! What only has a new number and no new field needs no table: see [`crate::versions::in_codec`].
 
 use bytes::Bytes;
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{messages, protocol::StrBytes};
+use uuid::Uuid;
 
 use crate::{
     error::DecodeError,
@@ -40,6 +41,61 @@ schema! {
     pub struct WritableTxnMarkerTopic 1..=2, flexible 1 {
         name: StrBytes,
         partition_indexes: Vec<i32>,
+    }
+
+    /// Up to where a group has read, noted down in a producer's transaction.
+    pub struct TxnOffsetCommitRequest 0..=6, flexible 3 {
+        transactional_id: StrBytes,
+        group_id: StrBytes,
+        producer_id: i64,
+        producer_epoch: i16,
+        generation_id_or_member_epoch: i32 [3..] = -1,
+        member_id: StrBytes [3..],
+        group_instance_id: Option<StrBytes> [3..],
+        topics: Vec<TxnOffsetCommitRequestTopic>,
+    }
+
+    pub struct TxnOffsetCommitRequestTopic 0..=6, flexible 3 {
+        name: StrBytes [0..=5; ignorable],
+        /// In place of the name (KIP-848).
+        topic_id: Uuid [6..; ignorable],
+        partitions: Vec<TxnOffsetCommitRequestPartition>,
+    }
+
+    pub struct TxnOffsetCommitRequestPartition 0..=6, flexible 3 {
+        partition_index: i32,
+        committed_offset: i64,
+        committed_leader_epoch: i32 [2..; ignorable] = -1,
+        committed_metadata: Option<StrBytes>,
+    }
+
+    pub struct TxnOffsetCommitResponse 0..=6, flexible 3 {
+        throttle_time_ms: i32,
+        topics: Vec<TxnOffsetCommitResponseTopic>,
+    }
+
+    pub struct TxnOffsetCommitResponseTopic 0..=6, flexible 3 {
+        name: StrBytes [0..=5; ignorable],
+        topic_id: Uuid [6..; ignorable],
+        partitions: Vec<TxnOffsetCommitResponsePartition>,
+    }
+
+    pub struct TxnOffsetCommitResponsePartition 0..=6, flexible 3 {
+        partition_index: i32,
+        error_code: i16,
+    }
+
+    /// What became of groups that were to be deleted.
+    pub(crate) struct DeleteGroupsResponse 0..=3, flexible 2 {
+        throttle_time_ms: i32,
+        results: Vec<DeletableGroupResult>,
+    }
+
+    pub(crate) struct DeletableGroupResult 0..=3, flexible 2 {
+        group_id: StrBytes,
+        error_code: i16,
+        /// A real broker says nothing here, not of a group that is not there either.
+        error_message: Option<StrBytes> [3..; ignorable],
     }
 
     /// The log directories of a broker.
@@ -88,6 +144,34 @@ impl WriteTxnMarkersRequest {
     }
 }
 
+impl TxnOffsetCommitRequest {
+    /// Understands a request's body; bytes after it are passed over.
+    pub(crate) fn decode(body: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
+        Self::read(body, Self::form(version))
+    }
+}
+
+impl TxnOffsetCommitResponse {
+    /// Understands the body of an answer.
+    pub fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
+        schema::decode(body, Self::form(version))
+    }
+}
+
+impl From<&messages::DeleteGroupsResponse> for DeleteGroupsResponse {
+    fn from(response: &messages::DeleteGroupsResponse) -> Self {
+        let results = response.results.iter().map(|result| DeletableGroupResult {
+            group_id: result.group_id.0.clone(),
+            error_code: result.error_code,
+            error_message: None,
+        });
+        Self {
+            throttle_time_ms: response.throttle_time_ms,
+            results: results.collect(),
+        }
+    }
+}
+
 impl DescribeLogDirsResponse {
     /// Understands the body of an answer.
     pub fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
@@ -99,7 +183,7 @@ impl DescribeLogDirsResponse {
 mod tests {
     use bytes::BytesMut;
     use kafka_protocol::{
-        messages::{self, ApiKey, TopicName, describe_log_dirs_response as codec},
+        messages::{ApiKey, GroupId, TopicName, describe_log_dirs_response as codec},
         protocol::{Decodable, Encodable},
     };
 
@@ -149,6 +233,128 @@ mod tests {
             } else {
                 assert_eq!(written, &b"\x03me\x01\x08cluster\0\0\0\x07\0"[..]);
             }
+        }
+    }
+
+    #[test]
+    fn an_offset_commit_is_that_of_the_codec_and_since_v6_has_topic_ids() {
+        use kafka_protocol::messages::{
+            ProducerId, TransactionalId,
+            txn_offset_commit_request::{
+                TxnOffsetCommitRequestPartition as TheirPartition,
+                TxnOffsetCommitRequestTopic as TheirTopic,
+            },
+        };
+        for version in 0..=6_i16 {
+            let mut ours = TxnOffsetCommitRequest {
+                transactional_id: "x".into(),
+                group_id: "g".into(),
+                producer_id: 7,
+                producer_epoch: 3,
+                topics: vec![TxnOffsetCommitRequestTopic {
+                    partitions: vec![TxnOffsetCommitRequestPartition {
+                        partition_index: 1,
+                        committed_offset: 5,
+                        committed_leader_epoch: if version >= 2 { 4 } else { -1 },
+                        committed_metadata: Some("m".into()),
+                    }],
+                    ..TxnOffsetCommitRequestTopic::default()
+                }],
+                ..TxnOffsetCommitRequest::default()
+            };
+            match version {
+                6 => ours.topics[0].topic_id = Uuid::from_bytes([9; 16]),
+                _ => ours.topics[0].name = "t".into(),
+            }
+            let partition = TheirPartition::default()
+                .with_partition_index(1)
+                .with_committed_offset(5)
+                .with_committed_leader_epoch(if version >= 2 { 4 } else { -1 })
+                .with_committed_metadata(Some("m".into()));
+            let topic = TheirTopic::default()
+                .with_name(TopicName("t".into()))
+                .with_partitions(vec![partition]);
+            let mut theirs = messages::TxnOffsetCommitRequest::default()
+                .with_transactional_id(TransactionalId("x".into()))
+                .with_group_id(GroupId("g".into()))
+                .with_producer_id(ProducerId(7))
+                .with_producer_epoch(3)
+                .with_topics(vec![topic]);
+            if version >= 3 {
+                ours.generation_id_or_member_epoch = 2;
+                ours.member_id = "me".into();
+                theirs = theirs.with_generation_id(2).with_member_id("me".into());
+            }
+            let mut body = BytesMut::new();
+            theirs
+                .encode(&mut body, version.min(5))
+                .expect("the codec writes it");
+            let mut body = body.to_vec();
+            if version == 6 {
+                // In place of the name.
+                let name = body
+                    .windows(2)
+                    .position(|bytes| bytes == b"\x02t")
+                    .expect("it is there");
+                body.splice(name..name + 2, [9; 16]);
+            }
+            let decoded = TxnOffsetCommitRequest::decode(&mut Bytes::from(body), version);
+            assert_eq!(decoded, Ok(ours), "v{version}");
+        }
+    }
+
+    /// As Apache Kafka 4.4.0 answered.
+    #[test]
+    fn offsets_are_answered_by_topic_id_since_v6() {
+        let answer = TxnOffsetCommitResponse {
+            topics: vec![TxnOffsetCommitResponseTopic {
+                name: "t".into(),
+                topic_id: Uuid::from_bytes([9; 16]),
+                partitions: vec![TxnOffsetCommitResponsePartition {
+                    partition_index: 1,
+                    error_code: 113,
+                }],
+            }],
+            ..TxnOffsetCommitResponse::default()
+        };
+        let encoded = |version| {
+            let header = header(ApiKey::TxnOffsetCommit, version);
+            response::encode_txn_offset_commit(&header, &answer).expect("an answer")
+        };
+        let partition = b"\x02\0\0\0\x01\0\x71\0\0\0";
+        let expected = [&b"\0\0\0\0\x02"[..], &[9; 16], partition].concat();
+        assert_eq!(encoded(6).slice(9..), expected);
+        let expected = [&b"\0\0\0\0\x02\x02t"[..], partition].concat();
+        assert_eq!(encoded(5).slice(9..), expected);
+        let decoded = TxnOffsetCommitResponse::decode(encoded(6).slice(9..), 6);
+        assert_eq!(
+            decoded.expect("an answer").topics[0].partitions[0].error_code,
+            113
+        );
+    }
+
+    /// As Apache Kafka 4.4.0 answered: there is a place for a message, and nothing in it.
+    #[test]
+    fn deleted_groups_have_room_for_a_message_since_v3() {
+        let result = messages::delete_groups_response::DeletableGroupResult::default()
+            .with_group_id(GroupId("g".into()))
+            .with_error_code(69);
+        let answer = messages::DeleteGroupsResponse::default().with_results(vec![result]);
+        let answer = messages::ResponseKind::DeleteGroups(answer);
+        let encoded = |version| {
+            let header = header(ApiKey::DeleteGroups, version);
+            response::encode(&header, &answer).expect("an answer")
+        };
+        assert_eq!(encoded(3).slice(9..), &b"\0\0\0\0\x02\x02g\0\x45\0\0\0"[..]);
+        assert_eq!(encoded(2).slice(9..), &b"\0\0\0\0\x02\x02g\0\x45\0\0"[..]);
+    }
+
+    fn header(api_key: ApiKey, version: i16) -> Header {
+        Header {
+            api_key,
+            version,
+            correlation_id: 7,
+            client_id: None,
         }
     }
 

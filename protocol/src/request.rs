@@ -15,7 +15,7 @@ use kafka_protocol::{
 use crate::{
     by_topic_id,
     error::DecodeError,
-    messages::{ApiVersionsRequest, WriteTxnMarkersRequest},
+    messages::{ApiVersionsRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest},
     shape, versions,
 };
 
@@ -44,6 +44,8 @@ pub enum Body {
     ApiVersions(ApiVersionsRequest),
     /// Here too.
     WriteTxnMarkers(WriteTxnMarkersRequest),
+    /// And here.
+    TxnOffsetCommit(TxnOffsetCommitRequest),
     Codec(RequestKind),
 }
 
@@ -102,6 +104,9 @@ pub fn decode(mut frame: Bytes) -> Result<Request, DecodeError> {
         }
         ApiKey::WriteTxnMarkers => {
             WriteTxnMarkersRequest::decode(&mut frame, version).map(Body::WriteTxnMarkers)
+        }
+        ApiKey::TxnOffsetCommit => {
+            TxnOffsetCommitRequest::decode(&mut frame, version).map(Body::TxnOffsetCommit)
         }
         _ => by_topic_id::decode(api_key, version, &mut frame)
             .unwrap_or_else(|| {
@@ -324,6 +329,14 @@ mod tests {
                 ApiVersionsRequest::default().write(&mut out, form).unwrap();
                 return out.bytes.into();
             }
+            (ApiKey::TxnOffsetCommit, _) => {
+                let mut out = Output::default();
+                let form = TxnOffsetCommitRequest::form(version);
+                TxnOffsetCommitRequest::default()
+                    .write(&mut out, form)
+                    .unwrap();
+                return out.bytes.into();
+            }
             (ApiKey::OffsetCommit, 10) => {
                 return Bytes::from_static(b"\x01\xff\xff\xff\xff\x01\0\x01\0");
             }
@@ -366,7 +379,6 @@ mod tests {
             AddOffsetsToTxn AddOffsetsToTxnRequest,
             EndTxn EndTxnRequest,
             WriteTxnMarkers WriteTxnMarkersRequest,
-            TxnOffsetCommit TxnOffsetCommitRequest,
             DescribeTransactions DescribeTransactionsRequest,
             ListTransactions ListTransactionsRequest,
             DescribeConfigs DescribeConfigsRequest,

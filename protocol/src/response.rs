@@ -10,7 +10,7 @@ use kafka_protocol::messages::{ApiKey, ResponseKind};
 
 use crate::{
     fetch::FetchResponse,
-    messages::DescribeLogDirsResponse,
+    messages::{DeleteGroupsResponse, DescribeLogDirsResponse, TxnOffsetCommitResponse},
     request::Header,
     schema::{EncodeError, Field, Output},
     versions,
@@ -47,6 +47,11 @@ pub struct Hole {
 ///
 /// Fails if the body has a value that the version cannot carry, or more than 2 GiB.
 pub fn encode(header: &Header, body: &ResponseKind) -> Result<Bytes, EncodeError> {
+    if let (ResponseKind::DeleteGroups(body), 3) = (body, header.version) {
+        let mut out = start(header);
+        DeleteGroupsResponse::from(body).write(&mut out, DeleteGroupsResponse::form(3))?;
+        return finish(out).map(|encoded| encoded.head);
+    }
     // What the codec writes into.
     let mut bytes = BytesMut::new();
     put_header(&mut bytes, header);
@@ -59,6 +64,16 @@ pub fn encode(header: &Header, body: &ResponseKind) -> Result<Bytes, EncodeError
         })?;
     set_size(&mut bytes, &[])?;
     Ok(bytes.freeze())
+}
+
+/// As [`encode`], for an answer to TxnOffsetCommit.
+pub fn encode_txn_offset_commit(
+    header: &Header,
+    body: &TxnOffsetCommitResponse,
+) -> Result<Bytes, EncodeError> {
+    let mut out = start(header);
+    body.write(&mut out, TxnOffsetCommitResponse::form(header.version))?;
+    finish(out).map(|encoded| encoded.head)
 }
 
 /// As [`encode`], for an answer to DescribeLogDirs.

@@ -44,13 +44,13 @@ pub const SERVED: &[(ApiKey, Range)] = &[
     (ApiKey::AddOffsetsToTxn, versions(0, 4)),
     (ApiKey::EndTxn, versions(0, 5)),
     (ApiKey::WriteTxnMarkers, versions(1, 2)),
-    (ApiKey::TxnOffsetCommit, versions(0, 5)), // of 6
+    (ApiKey::TxnOffsetCommit, versions(0, 6)),
     (ApiKey::DescribeConfigs, versions(1, 4)),
     (ApiKey::AlterConfigs, versions(0, 2)),
     (ApiKey::AlterReplicaLogDirs, versions(1, 2)),
     (ApiKey::DescribeLogDirs, versions(1, 5)),
     (ApiKey::CreatePartitions, versions(0, 3)),
-    (ApiKey::DeleteGroups, versions(0, 2)), // of 3
+    (ApiKey::DeleteGroups, versions(0, 3)),
     (ApiKey::ElectLeaders, versions(0, 2)),
     (ApiKey::IncrementalAlterConfigs, versions(0, 1)),
     (ApiKey::ListPartitionReassignments, versions(0, 0)),
@@ -87,6 +87,10 @@ pub fn in_codec(key: ApiKey, version: i16) -> i16 {
         (ApiKey::DescribeLogDirs, 5) => 4,
         // The answer is the old one; the request has a table of its own.
         (ApiKey::WriteTxnMarkers, 2) => 1,
+        // Request and answer have tables of their own.
+        (ApiKey::TxnOffsetCommit, 6) => 5,
+        // The request is the old one; the answer has a table of its own.
+        (ApiKey::DeleteGroups, 3) => 2,
         _ => version,
     }
 }

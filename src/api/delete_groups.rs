@@ -1,10 +1,10 @@
-//! DeleteGroups (key 42), v0-v2: delete groups without members, with all that they have committed.
+//! DeleteGroups (key 42), v0-v3: delete groups without members, with all that they have committed.
 //!
 //! - Every group is answered on its own, a group that is named twice once. The order is not the request's, as with a
 //!   real broker: groups that one partition keeps go together.
 //! - The empty group id is a group like others.
 //!
-//! Versions: v2 flexible.
+//! Versions: v2 flexible, v3 room for an error message, in which a real broker says nothing.
 
 use std::{
     collections::{BTreeMap, HashSet},

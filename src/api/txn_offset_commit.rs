@@ -1,27 +1,32 @@
-//! TxnOffsetCommit (key 28), v0-v5: note down up to where a group has read, as part of a producer's transaction.
+//! TxnOffsetCommit (key 28), v0-v6: note down up to where a group has read, as part of a producer's transaction.
 //!
 //! - What is committed here is shown to nobody before the transaction has been committed, and never if it is aborted.
 //! - The group's partition must have been made part of the transaction, by AddOffsetsToTxn; from v5 on it is made so
 //!   by this request.
-//! - Partitions that do not exist are refused here, each on its own.
+//! - Partitions that do not exist are refused here, each on its own. In the answer they stand first, as a real broker
+//!   has it.
 //!
 //! Versions: v2 leader epoch, v3 member and generation (KIP-447), v4 TRANSACTION_ABORTABLE, v5 no AddOffsetsToTxn
-//! (KIP-890).
+//! (KIP-890), v6 topic ids instead of names, member epochs and their errors (KIP-848).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use kafka_protocol::messages::{
-    TxnOffsetCommitRequest, TxnOffsetCommitResponse,
-    txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
-    txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic},
+use kafka_protocol::protocol::StrBytes;
+use protocol::{
+    error::ErrorCode,
+    messages::{
+        TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+        TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+    },
 };
-use protocol::error::ErrorCode;
+use replication::cluster::ClusterImage;
 use storage::producers::Standing;
+use uuid::Uuid;
 
-use super::error::Error;
+use super::{error::Error, merge::merged};
 use crate::{
     broker::Broker,
     coordinator::{
@@ -39,20 +44,29 @@ const ABORTABLE: i16 = 4;
 /// First version that makes the group part of the transaction.
 const ADDING: i16 = 5;
 
+/// First version that names topics by their ids.
+const TOPIC_IDS: i16 = 6;
+
 pub(crate) async fn handle(
     broker: &Broker,
     ctx: &Context,
     mut req: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
-    let (known, mut answers) = sort(broker, std::mem::take(&mut req.topics));
+    let asked = std::mem::take(&mut req.topics);
+    let (known, refused) = sort(&broker.image(), ctx.version, asked);
+    let mut answered = Vec::new();
     if !known.is_empty() {
-        req.topics = known.clone();
-        match commit(broker, ctx, req).await {
-            Ok(answer) => answers.extend(answer.topics),
-            Err(code) => answers.extend(known.iter().map(|topic| all(topic, code))),
-        }
+        let named: Vec<Named> = known.iter().map(Named::new).collect();
+        req.topics = known;
+        answered = match commit(broker, ctx, req).await {
+            Ok(answer) => answer.topics,
+            Err(code) => named.into_iter().map(|topic| topic.all(code)).collect(),
+        };
     }
-    TxnOffsetCommitResponse::default().with_topics(answers)
+    TxnOffsetCommitResponse {
+        topics: both(refused, answered),
+        ..TxnOffsetCommitResponse::default()
+    }
 }
 
 async fn commit(
@@ -86,7 +100,7 @@ async fn verified(
     req: &TxnOffsetCommitRequest,
 ) -> Result<Standing, ErrorCode> {
     let producer = Producer {
-        id: req.producer_id.0,
+        id: req.producer_id,
         epoch: req.producer_epoch,
     };
     let partition = broker.partition(topic_name::OFFSETS, index);
@@ -114,45 +128,88 @@ async fn verified(
     }
 }
 
-/// What exists, and an answer for what does not.
+/// What is asked for of a topic, without what is to be committed.
+struct Named {
+    name: StrBytes,
+    topic_id: Uuid,
+    partitions: Vec<i32>,
+}
+
+impl Named {
+    fn new(topic: &TxnOffsetCommitRequestTopic) -> Self {
+        let partitions = topic.partitions.iter();
+        Self {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            partitions: partitions.map(|it| it.partition_index).collect(),
+        }
+    }
+
+    /// The same code for every partition.
+    fn all(self, code: ErrorCode) -> TxnOffsetCommitResponseTopic {
+        let partitions = self.partitions.into_iter();
+        let partitions = partitions.map(|partition_index| TxnOffsetCommitResponsePartition {
+            partition_index,
+            error_code: code.code(),
+        });
+        TxnOffsetCommitResponseTopic {
+            name: self.name,
+            topic_id: self.topic_id,
+            partitions: partitions.collect(),
+        }
+    }
+}
+
+/// What exists, with name and id, and an answer for what does not.
 fn sort(
-    broker: &Broker,
+    image: &ClusterImage,
+    version: i16,
     asked: Vec<TxnOffsetCommitRequestTopic>,
 ) -> (
     Vec<TxnOffsetCommitRequestTopic>,
     Vec<TxnOffsetCommitResponseTopic>,
 ) {
-    let image = broker.image();
     let mut known = Vec::with_capacity(asked.len());
     let mut refused = Vec::new();
     for mut topic in asked {
-        let exists = |partition: &TxnOffsetCommitRequestPartition| {
-            let index = partition.partition_index;
-            image.partition(&topic.name, index).is_some()
+        let (found, code) = match version {
+            TOPIC_IDS.. => (image.topic_by_id(topic.topic_id), ErrorCode::UnknownTopicId),
+            _ => (image.topic(&topic.name), ErrorCode::UnknownTopicOrPartition),
         };
-        let (there, missing): (Vec<_>, Vec<_>) = std::mem::take(&mut topic.partitions)
-            .into_iter()
-            .partition(exists);
-        if !missing.is_empty() {
-            topic.partitions = missing;
-            refused.push(all(&topic, ErrorCode::UnknownTopicOrPartition));
+        let Some(found) = found else {
+            refused.push(Named::new(&topic).all(code));
+            continue;
+        };
+        topic.name = StrBytes::from_string(found.name.to_string());
+        topic.topic_id = found.id;
+        let exists = |partition: &TxnOffsetCommitRequestPartition| {
+            found.partitions.contains_key(&partition.partition_index)
+        };
+        let (there, missing): (Vec<_>, Vec<_>) = topic.partitions.into_iter().partition(exists);
+        topic.partitions = missing;
+        if !topic.partitions.is_empty() {
+            let code = ErrorCode::UnknownTopicOrPartition;
+            refused.push(Named::new(&topic).all(code));
         }
-        if !there.is_empty() {
-            topic.partitions = there;
+        topic.partitions = there;
+        if !topic.partitions.is_empty() {
             known.push(topic);
         }
     }
     (known, refused)
 }
 
-/// The same code for every partition of a topic.
-fn all(topic: &TxnOffsetCommitRequestTopic, code: ErrorCode) -> TxnOffsetCommitResponseTopic {
-    let partitions = topic.partitions.iter().map(|partition| {
-        TxnOffsetCommitResponsePartition::default()
-            .with_partition_index(partition.partition_index)
-            .with_error_code(code.code())
-    });
-    TxnOffsetCommitResponseTopic::default()
-        .with_name(topic.name.clone())
-        .with_partitions(partitions.collect())
+/// Both in one, each topic in the place where it first came.
+fn both(
+    refused: Vec<TxnOffsetCommitResponseTopic>,
+    answered: Vec<TxnOffsetCommitResponseTopic>,
+) -> Vec<TxnOffsetCommitResponseTopic> {
+    // As in Apache Kafka: a topic that was asked for twice is then answered twice.
+    if refused.is_empty() {
+        return answered;
+    }
+    let key = |topic: &TxnOffsetCommitResponseTopic| (topic.name.clone(), topic.topic_id);
+    merged(refused.into_iter().chain(answered), key, |first, later| {
+        first.partitions.extend(later.partitions);
+    })
 }

@@ -37,7 +37,6 @@ pub(crate) fn each(body: &Res, count: &mut impl FnMut(i16)) {
         Res::Metadata(res) => each!(res.topics),
         Res::OffsetCommit(res) => each!(res.topics, partitions),
         Res::OffsetForLeaderEpoch(res) => each!(res.topics, partitions),
-        Res::TxnOffsetCommit(res) => each!(res.topics, partitions),
         Res::WriteTxnMarkers(res) => {
             let topics = res.markers.iter().flat_map(|marker| &marker.topics);
             topics.for_each(|topic| each!(topic.partitions));

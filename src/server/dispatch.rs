@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
     FetchRequest, ProduceRequest, RequestKind as Req, ResponseKind as Res,
 };
 use protocol::{
-    messages::DescribeLogDirsResponse,
+    messages::{DescribeLogDirsResponse, TxnOffsetCommitResponse},
     request::{Body, Header, Request},
     response::{self, Encoded},
 };
@@ -74,6 +74,13 @@ pub(super) fn dispatch(broker: &Arc<Broker>, ctx: Context, request: Request) -> 
             Answer::InOrder(Box::pin(async move {
                 let response = api::write_txn_markers::handle(&broker, &ctx, req).await;
                 encode(&broker, &header, &Res::WriteTxnMarkers(response))
+            }))
+        }
+        Body::TxnOffsetCommit(req) => {
+            let broker = Arc::clone(broker);
+            Answer::InOrder(Box::pin(async move {
+                let response = api::txn_offset_commit::handle(&broker, &ctx, req).await;
+                encode_txn_offset_commit(&broker, &header, &response)
             }))
         }
         Body::Codec(Req::DescribeLogDirs(req)) => {
@@ -141,6 +148,21 @@ fn encode(broker: &Broker, header: &Header, body: &Res) -> Reply {
     }
 }
 
+fn encode_txn_offset_commit(
+    broker: &Broker,
+    header: &Header,
+    body: &TxnOffsetCommitResponse,
+) -> Reply {
+    if let Some(api) = broker.metrics().api(header.api_key) {
+        let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| api.answered(partition.error_code, 1));
+    }
+    match response::encode_txn_offset_commit(header, body) {
+        Ok(bytes) => Reply::Bytes(bytes),
+        Err(err) => Reply::Close(format!("cannot encode the answer: {err}")),
+    }
+}
+
 fn encode_log_dirs(broker: &Broker, header: &Header, body: &DescribeLogDirsResponse) -> Reply {
     if let Some(api) = broker.metrics().api(header.api_key) {
         api.answered(body.error_code, 1);
@@ -193,9 +215,6 @@ async fn others(broker: &Arc<Broker>, ctx: &Context, body: Req) -> Option<Res> {
             Res::AddOffsetsToTxn(add_offsets_to_txn::handle(broker, ctx, req).await)
         }
         Req::EndTxn(req) => Res::EndTxn(end_txn::handle(broker, ctx, req).await),
-        Req::TxnOffsetCommit(req) => {
-            Res::TxnOffsetCommit(txn_offset_commit::handle(broker, ctx, req).await)
-        }
         Req::OffsetForLeaderEpoch(req) => {
             Res::OffsetForLeaderEpoch(offset_for_leader_epoch::handle(broker, ctx, req))
         }

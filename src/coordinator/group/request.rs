@@ -9,12 +9,15 @@ use kafka_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
     HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    SyncGroupRequest, SyncGroupResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
-    consumer_group_describe_response, delete_groups_response::DeletableGroupResult,
-    describe_groups_response, list_groups_response::ListedGroup,
-    offset_fetch_request::OffsetFetchRequestGroup, offset_fetch_response::OffsetFetchResponseGroup,
+    SyncGroupRequest, SyncGroupResponse, consumer_group_describe_response,
+    delete_groups_response::DeletableGroupResult, describe_groups_response,
+    list_groups_response::ListedGroup, offset_fetch_request::OffsetFetchRequestGroup,
+    offset_fetch_response::OffsetFetchResponseGroup,
 };
-use protocol::error::ErrorCode;
+use protocol::{
+    error::ErrorCode,
+    messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse},
+};
 
 use super::consumer::check_regex;
 use crate::{

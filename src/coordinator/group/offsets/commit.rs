@@ -5,16 +5,17 @@
 
 use kafka_protocol::{
     messages::{
-        OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+        OffsetCommitRequest, OffsetCommitResponse,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
-        txn_offset_commit_response::{
-            TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
-        },
     },
     protocol::StrBytes,
 };
 use protocol::{
     error::ErrorCode,
+    messages::{
+        TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition,
+        TxnOffsetCommitResponseTopic,
+    },
     records::group::{GroupRecord, OffsetCommitKey, OffsetCommitValue},
 };
 use uuid::Uuid;
@@ -133,21 +134,18 @@ impl GroupCoordinator {
         env: &mut Env<'_>,
     ) -> Effects {
         let From { client, body } = commit;
-        let group_id = body.group_id.0;
-        // The request has names only; the id is that of the topic which has the name now.
-        let image = env.image;
-        let id_of = |name: &str| image.topic(name).map(|topic| topic.id).unwrap_or_default();
+        let group_id = body.group_id;
         let partitions = |each: &mut dyn FnMut(Uuid, i32)| {
             for topic in &body.topics {
                 for partition in &topic.partitions {
-                    each(id_of(&topic.name), partition.partition_index);
+                    each(topic.topic_id, partition.partition_index);
                 }
             }
         };
         let committer = Committer {
             member_id: &body.member_id,
             group_instance_id: body.group_instance_id.as_deref(),
-            epoch: body.generation_id,
+            epoch: body.generation_id_or_member_epoch,
             transactional: true,
             version: client.version,
             partitions: &partitions,
@@ -176,32 +174,37 @@ impl GroupCoordinator {
             env,
         };
         let topics = body.topics.into_iter().map(|topic| {
-            let topic_id = id_of(&topic.name);
             let partitions = topic.partitions.into_iter().map(|partition| {
                 let index = partition.partition_index;
                 let new = New {
                     topic: &topic.name,
-                    topic_id,
+                    topic_id: topic.topic_id,
                     partition: index,
                     offset: partition.committed_offset,
                     leader_epoch: partition.committed_leader_epoch,
                     metadata: partition.committed_metadata,
                 };
-                TxnOffsetCommitResponsePartition::default()
-                    .with_partition_index(index)
-                    .with_error_code(accepted.add(new))
+                TxnOffsetCommitResponsePartition {
+                    partition_index: index,
+                    error_code: accepted.add(new),
+                }
             });
             let partitions = partitions.collect();
-            TxnOffsetCommitResponseTopic::default()
-                .with_name(topic.name)
-                .with_partitions(partitions)
+            TxnOffsetCommitResponseTopic {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partitions,
+            }
         });
-        let response = TxnOffsetCommitResponse::default().with_topics(topics.collect());
+        let response = TxnOffsetCommitResponse {
+            topics: topics.collect(),
+            ..TxnOffsetCommitResponse::default()
+        };
         let records = accepted.records;
         self.figures.offset_commits.add(records.len());
         Effects {
             producer: Some(Producer {
-                id: body.producer_id.0,
+                id: body.producer_id,
                 epoch: body.producer_epoch,
             }),
             ..Effects::append(records, ticket, Response::CommitInTransaction(response))

@@ -13,17 +13,19 @@ use std::{fmt::Write as _, sync::Arc};
 use bytes::Bytes;
 use kafka_protocol::messages::{
     GroupId, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    SyncGroupRequest, TopicName, TxnOffsetCommitRequest,
+    SyncGroupRequest, TopicName,
     join_group_request::JoinGroupRequestProtocol,
     leave_group_request::MemberIdentity,
     offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
     sync_group_request::SyncGroupRequestAssignment,
-    txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
 };
 use protocol::{
     error::ErrorCode,
+    messages::{
+        TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+    },
     records::{
         group::GroupRecord,
         metadata::{MetadataRecord, PartitionRecord, RemoveTopicRecord, TopicRecord},
@@ -294,22 +296,29 @@ impl World {
             ("txn", [producer, group_id, offsets @ ..]) => {
                 let topics = self.commits(offsets).into_iter().map(|topic| {
                     let partitions = topic.partitions.into_iter().map(|partition| {
-                        TxnOffsetCommitRequestPartition::default()
-                            .with_partition_index(partition.partition_index)
-                            .with_committed_offset(partition.committed_offset)
-                            .with_committed_leader_epoch(partition.committed_leader_epoch)
-                            .with_committed_metadata(partition.committed_metadata)
+                        TxnOffsetCommitRequestPartition {
+                            partition_index: partition.partition_index,
+                            committed_offset: partition.committed_offset,
+                            committed_leader_epoch: partition.committed_leader_epoch,
+                            committed_metadata: partition.committed_metadata,
+                        }
                     });
-                    TxnOffsetCommitRequestTopic::default()
-                        .with_name(topic.name)
-                        .with_partitions(partitions.collect())
+                    let found = self.image.topic(&topic.name);
+                    TxnOffsetCommitRequestTopic {
+                        topic_id: found.map(|topic| topic.id).unwrap_or_default(),
+                        partitions: partitions.collect(),
+                        name: topic.name.0,
+                    }
                 });
-                let body = TxnOffsetCommitRequest::default()
-                    .with_group_id(GroupId((*group_id).to_owned().into()))
-                    .with_producer_id(parsed(producer).id.into())
-                    .with_generation_id(i32::try_from(number("gen", -1)).expect("an epoch"))
-                    .with_member_id(option("as").unwrap_or_default().to_owned().into())
-                    .with_topics(topics.collect());
+                let body = TxnOffsetCommitRequest {
+                    group_id: (*group_id).to_owned().into(),
+                    producer_id: parsed(producer).id,
+                    generation_id_or_member_epoch: i32::try_from(number("gen", -1))
+                        .expect("an epoch"),
+                    member_id: option("as").unwrap_or_default().to_owned().into(),
+                    topics: topics.collect(),
+                    ..TxnOffsetCommitRequest::default()
+                };
                 let version = i16::try_from(number("v", 5)).expect("a version");
                 shown(self.ask(Request::CommitInTransaction(from(version, body))))
             }
