@@ -4,6 +4,9 @@
 //! Each call names the newest version its caller can fill in; what is sent is the newest that the broker serves
 //! too. What may pass (a coordinator that is loading, a leader that is being elected) is asked again until the
 //! time for the whole operation is over.
+//!
+//! A connection that failed, or that the broker has closed, is opened anew by the next call. Whether there is a next call
+//! is the caller's decision: most tools ask once, those that run for long go on ([`Error::is_away`]).
 
 mod error;
 mod groups;
@@ -11,7 +14,7 @@ mod settings;
 mod topics;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -40,11 +43,15 @@ const METADATA: i16 = 12;
 #[derive(Debug)]
 pub(crate) struct Client {
     settings: Settings,
-    /// The broker that answered first, whatever its number is.
-    first: Peer,
+    /// Where to ask when nobody is connected.
+    servers: Vec<String>,
+    /// The server that answered, whatever its broker's number is.
+    first: Option<Peer>,
     /// `host:port` of each broker, as it advertises itself.
     addresses: BTreeMap<i32, String>,
     peers: BTreeMap<i32, Peer>,
+    /// Brokers that have been where they say they are.
+    reached: BTreeSet<i32>,
     deadline: Instant,
 }
 
@@ -57,38 +64,38 @@ impl Client {
         settings: Settings,
         mut waiting: impl FnMut(&Error),
     ) -> Result<Client, Error> {
-        let servers: Vec<&str> = servers.split(',').map(str::trim).collect();
+        let servers: Vec<String> = servers
+            .split(',')
+            .map(|server| server.trim().to_owned())
+            .collect();
         for server in &servers {
             check_address(server)?;
         }
         let deadline = Instant::now() + settings.api_timeout;
+        let mut client = Client {
+            settings,
+            servers,
+            first: None,
+            addresses: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            reached: BTreeSet::new(),
+            deadline,
+        };
         let mut told = false;
         loop {
-            let mut last = None;
-            for server in &servers {
-                match Peer::connect(server, &settings.client_id, settings.connect_timeout).await {
-                    Ok(first) => {
-                        return Ok(Client {
-                            settings,
-                            first,
-                            addresses: BTreeMap::new(),
-                            peers: BTreeMap::new(),
-                            deadline,
-                        });
-                    }
-                    Err(err) => last = Some(err),
-                }
-            }
-            let Some(err) = last else {
-                return Err(Error::Address(servers.join(",")));
+            let Err(err) = client.first().await else {
+                return Ok(client);
             };
             // Nobody is there yet, or nobody who is ready. A name that nobody knows is not waited for.
             let passing = matches!(
                 err,
-                peer::Error::Connect { .. } | peer::Error::Closed { .. } | peer::Error::Io { .. }
+                Error::Bootstrap(
+                    peer::Error::Connect { .. }
+                        | peer::Error::Closed { .. }
+                        | peer::Error::Io { .. }
+                )
             );
-            let err = Error::Bootstrap(err);
-            if !(settings.waits && passing) || deadline < Instant::now() + RETRY_PAUSE {
+            if !(client.settings.waits && passing) || !client.has_time() {
                 return Err(err);
             }
             if !told {
@@ -99,14 +106,43 @@ impl Client {
         }
     }
 
-    /// What the broker that answered first serves.
-    pub(crate) fn versions(&self) -> &ApiVersionsResponse {
-        self.first.versions()
+    /// The connection to any broker. If there is none, the servers that were given are tried, then the brokers they told of.
+    async fn first(&mut self) -> Result<&mut Peer, Error> {
+        let open = self.first.take().filter(|first| !first.has_ended());
+        let first = match open {
+            Some(first) => first,
+            None => self.connect_to_any().await?,
+        };
+        Ok(self.first.insert(first))
     }
 
-    /// The version in which the first broker will be asked.
-    pub(crate) fn version<R: Request>(&self, newest: i16) -> Result<i16, Error> {
-        Ok(self.first.version::<R>(newest)?)
+    async fn connect_to_any(&self) -> Result<Peer, Error> {
+        let mut last = None;
+        for server in self.servers.iter().chain(self.addresses.values()) {
+            match self.connect_to(server).await {
+                Ok(peer) => return Ok(peer),
+                Err(err) => last = Some(err),
+            }
+        }
+        Err(match last {
+            Some(err) => Error::Bootstrap(err),
+            None => Error::Address(self.servers.join(",")),
+        })
+    }
+
+    async fn connect_to(&self, address: &str) -> Result<Peer, peer::Error> {
+        let settings = &self.settings;
+        Peer::connect(address, &settings.client_id, settings.connect_timeout).await
+    }
+
+    /// What the broker that any request goes to serves.
+    pub(crate) async fn versions(&mut self) -> Result<&ApiVersionsResponse, Error> {
+        Ok(self.first().await?.versions())
+    }
+
+    /// The version in which that broker will be asked.
+    pub(crate) async fn version<R: Request>(&mut self, newest: i16) -> Result<i16, Error> {
+        Ok(self.first().await?.version::<R>(newest)?)
     }
 
     /// How long one request may wait for its answer.
@@ -125,9 +161,15 @@ impl Client {
         newest: i16,
         request: &R,
     ) -> Result<R::Response, Error> {
-        let version = self.first.version::<R>(newest)?;
         let patience = self.settings.request_timeout;
-        Ok(self.first.call(version, request, patience).await?)
+        let first = self.first().await?;
+        let version = first.version::<R>(newest)?;
+        let answer = first.call(version, request, patience).await;
+        if answer.is_err() {
+            // Its answer may still be on the way; the next request must not take it for its own.
+            self.first = None;
+        }
+        Ok(answer?)
     }
 
     /// Asks the broker with this number.
@@ -153,29 +195,55 @@ impl Client {
         let version = peer.version::<R>(newest)?;
         let answer = peer.call(version, request, patience).await;
         if answer.is_err() {
-            // Its answer may still be on the way; the next request must not take it for its own.
             self.peers.remove(&node);
         }
         Ok(answer?)
     }
 
+    /// Sends the broker with this number a request that has no answer.
+    pub(crate) async fn send_to<R: Request>(
+        &mut self,
+        node: i32,
+        newest: i16,
+        request: &R,
+    ) -> Result<(), Error> {
+        let peer = self.peer(node).await?;
+        let version = peer.version::<R>(newest)?;
+        let sent = peer.send(version, request).await;
+        if sent.is_err() {
+            self.peers.remove(&node);
+        }
+        Ok(sent?)
+    }
+
     /// The connection to a broker, opened on first use at the address the broker advertises.
     pub(crate) async fn peer(&mut self, node: i32) -> Result<&mut Peer, Error> {
-        if !self.addresses.contains_key(&node) {
-            self.metadata(Some(&[])).await?;
+        let open = self.peers.remove(&node).filter(|peer| !peer.has_ended());
+        let peer = match open {
+            Some(peer) => peer,
+            None => self.connect_to_node(node).await?,
+        };
+        Ok(self.peers.entry(node).insert_entry(peer).into_mut())
+    }
+
+    async fn connect_to_node(&mut self, node: i32) -> Result<Peer, Error> {
+        if let Some(address) = self.addresses.get(&node) {
+            if let Ok(peer) = self.connect_to(address).await {
+                self.reached.insert(node);
+                return Ok(peer);
+            }
         }
+        // Not asked for yet, or it has moved. If it is only down, so may be all others, and this is what fails.
+        self.metadata(Some(&[])).await?;
         let address = self.addresses.get(&node).ok_or(Error::NoBroker(node))?;
-        if !self.peers.contains_key(&node) {
-            let connected = Peer::connect(
-                address,
-                &self.settings.client_id,
-                self.settings.connect_timeout,
-            )
-            .await;
-            let peer = connected.map_err(|source| Error::Advertised { node, source })?;
-            self.peers.insert(node, peer);
+        match self.connect_to(address).await {
+            Ok(peer) => {
+                self.reached.insert(node);
+                Ok(peer)
+            }
+            Err(source) if self.reached.contains(&node) => Err(Error::Unreachable { node, source }),
+            Err(source) => Err(Error::Advertised { node, source }),
         }
-        self.peers.get_mut(&node).ok_or(Error::NoBroker(node))
     }
 
     /// The brokers, by number, and where they say they are.
@@ -221,11 +289,20 @@ impl Client {
 
     /// Waits before the next attempt at what may pass. `false`: the time is over.
     pub(crate) async fn pause(&self) -> bool {
-        if self.deadline < Instant::now() + RETRY_PAUSE {
+        if !self.has_time() {
             return false;
         }
         tokio::time::sleep(RETRY_PAUSE).await;
         true
+    }
+
+    fn has_time(&self) -> bool {
+        Instant::now() + RETRY_PAUSE <= self.deadline
+    }
+
+    /// Begins another operation, which has the whole time again.
+    pub(crate) fn begin_operation(&mut self) {
+        self.deadline = Instant::now() + self.settings.api_timeout;
     }
 }
 

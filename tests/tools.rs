@@ -22,9 +22,10 @@ mod common;
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    io::Write as _,
+    io::{BufRead, BufReader, Read, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -112,6 +113,119 @@ fn what_is_wrong_is_said_with_the_address() {
         "{out}"
     );
     assert_eq!(code, 1);
+}
+
+#[test]
+fn who_reads_and_writes_for_long_outlives_a_restart_of_the_broker() {
+    let mut broker = TestBroker::start_with(&SETTINGS);
+    broker.client().create_topic("orders", 1);
+    let address = broker.address.to_string();
+    let at = ["--bootstrap-server", &address, "--topic", "orders"];
+    let start = |words: &[&str]| Going::start(&[words, &at].concat());
+    let reader = start(&["consume", "--from-beginning"]);
+    let member = start(&["consume", "--from-beginning", "--group", "readers"]);
+    let mut writer = start(&["produce", "--sync"]);
+    let mut careless = start(&["produce", "--sync", "--request-required-acks", "0"]);
+    let both_read = |line: &str| {
+        assert_eq!(reader.prints(), line);
+        assert_eq!(member.prints(), line);
+    };
+    writer.types("before");
+    both_read("before");
+    careless.types("before, whether or not it is read");
+    both_read("before, whether or not it is read");
+
+    broker.stop();
+    writer.types("while nobody is there");
+    let said = writer.says();
+    assert!(
+        said.starts_with("Trying again: ") && said.contains(&address),
+        "{said}"
+    );
+    let listeners = format!("PLAINTEXT://{address}");
+    let again = [&SETTINGS[..], &[("listeners", &listeners)]].concat();
+    let broker = broker.restart(&again);
+    both_read("while nobody is there");
+    writer.types("after");
+    both_read("after");
+    careless.types("at the end");
+    both_read("at the end");
+
+    // Each line was printed once, and nothing was lost.
+    assert_eq!(writer.ends(), (String::new(), 0));
+    assert_eq!(careless.ends(), (String::new(), 0));
+    for reads in [reader, member] {
+        terminate(&reads.child);
+        assert_eq!(reads.ends(), (String::new(), 0));
+    }
+    drop(broker);
+}
+
+/// A tool that goes on, and is talked with meanwhile.
+struct Going {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    printed: mpsc::Receiver<String>,
+    said: mpsc::Receiver<String>,
+}
+
+impl Going {
+    fn start(words: &[&str]) -> Going {
+        let mut child = start(words, Stdio::piped);
+        Going {
+            stdin: child.stdin.take(),
+            printed: lines_of(child.stdout.take().expect("its output")),
+            said: lines_of(child.stderr.take().expect("its errors")),
+            child,
+        }
+    }
+
+    fn types(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("its input");
+        writeln!(stdin, "{line}").expect("it reads");
+    }
+
+    /// The next line on its standard output.
+    #[track_caller]
+    fn prints(&self) -> String {
+        match self.printed.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(_) => panic!("it prints no more, and says {:?}", self.said.try_recv()),
+        }
+    }
+
+    /// The next line on its standard error.
+    #[track_caller]
+    fn says(&self) -> String {
+        self.said.recv_timeout(PATIENCE).expect("it says something")
+    }
+
+    /// Closes its input, so that it ends. What it has printed besides, and its exit code.
+    fn ends(mut self) -> (String, i32) {
+        self.stdin = None;
+        let code = self.child.wait().expect("it ends").code();
+        (self.printed.iter().collect(), code.unwrap_or(-1))
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        // It has ended unless the test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }
 
 #[test]
@@ -402,15 +516,19 @@ impl Beside {
     /// Tells them to stop and waits until they have.
     fn stop(&mut self) {
         for child in &self.0 {
-            // It may have ended by itself.
-            let _ = Command::new("sh")
-                .args(["-c", &format!("kill -TERM {}", child.id())])
-                .status();
+            terminate(child);
         }
         for mut child in self.0.drain(..) {
             child.wait().expect("it ends");
         }
     }
+}
+
+fn terminate(child: &Child) {
+    // It may have ended by itself.
+    let _ = Command::new("sh")
+        .args(["-c", &format!("kill -TERM {}", child.id())])
+        .status();
 }
 
 impl Drop for Beside {

@@ -131,6 +131,15 @@ impl Peer {
         Ok(response)
     }
 
+    /// Has the other side closed the connection, or said something nobody asked for, while nothing was awaited?
+    pub fn has_ended(&self) -> bool {
+        // Reading has nothing to read as long as all is well.
+        match self.socket.try_read(&mut [0]) {
+            Err(err) => err.kind() != io::ErrorKind::WouldBlock,
+            Ok(_) => true,
+        }
+    }
+
     /// Where this connection leads, as it was asked for.
     pub fn address(&self) -> &str {
         &self.address

@@ -13,6 +13,8 @@ pub(crate) enum Error {
     Bootstrap(peer::Error),
     /// A broker is not where it says it is.
     Advertised { node: i32, source: peer::Error },
+    /// A broker that was there is not there now.
+    Unreachable { node: i32, source: peer::Error },
     /// A connection that worked does no longer, or the broker does not serve the request.
     Peer(peer::Error),
     /// The cluster has no broker with this number.
@@ -43,6 +45,23 @@ impl From<Refusal> for Error {
 }
 
 impl Error {
+    /// Is it only that a broker cannot be reached, as while it restarts?
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Bootstrap(_)
+            | Self::Advertised { .. }
+            | Self::Unreachable { .. }
+            | Self::NoBroker(_) => true,
+            Self::Peer(err) => is_broken_off(err),
+            Self::Address(_) | Self::Refused(_) | Self::Setting(_) => false,
+        }
+    }
+
+    /// May a broker have got the request all the same?
+    pub(crate) fn may_have_arrived(&self) -> bool {
+        matches!(self, Self::Peer(err) if is_broken_off(err))
+    }
+
     /// The error as Kafka's tools show one in the midst of a sentence: the exception's name where it came from a
     /// broker.
     pub(crate) fn with_exception(&self) -> String {
@@ -97,6 +116,10 @@ impl fmt::Display for Error {
                 with_cause(f, source)?;
                 f.write_str(". Its advertised.listeners says where clients find it")
             }
+            Self::Unreachable { node, source } => {
+                write!(f, "broker {node} cannot be reached: ")?;
+                with_cause(f, source)
+            }
             Self::Peer(err) => with_cause(f, err),
             Self::NoBroker(node) => write!(f, "the cluster has no broker {node}"),
             Self::Refused(refusal) => refusal.fmt(f),
@@ -106,6 +129,14 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Did a connection end, or keep silent, before the answer came?
+fn is_broken_off(err: &peer::Error) -> bool {
+    matches!(
+        err,
+        peer::Error::Closed { .. } | peer::Error::Io { .. } | peer::Error::Silent { .. }
+    )
+}
 
 fn with_cause(f: &mut fmt::Formatter<'_>, err: &peer::Error) -> fmt::Result {
     write!(f, "{err}")?;

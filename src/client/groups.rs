@@ -80,7 +80,7 @@ impl Client {
     /// create `__consumer_offsets`.
     pub(crate) async fn coordinator(&mut self, group: &str) -> Result<i32, Error> {
         let key: StrBytes = group.to_owned().into();
-        let request = match self.version::<FindCoordinatorRequest>(BATCHED)? {
+        let request = match self.version::<FindCoordinatorRequest>(BATCHED).await? {
             BATCHED => FindCoordinatorRequest::default().with_coordinator_keys(vec![key]),
             _ => FindCoordinatorRequest::default().with_key(key),
         };

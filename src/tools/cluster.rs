@@ -76,7 +76,7 @@ async fn list_endpoints(
     console: &mut Console,
 ) -> Result<(), Failure> {
     let mut client = connection.open("sordini-cluster", console).await?;
-    if fenced && client.version::<DescribeClusterRequest>(2)? < 2 {
+    if fenced && client.version::<DescribeClusterRequest>(2).await? < 2 {
         return Err(Failure::Refused(
             "The broker is too old to list brokers that are fenced".to_owned(),
         ));

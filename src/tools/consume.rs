@@ -25,16 +25,20 @@ use fetcher::{Fetched, Fetcher, Isolation};
 use kafka_protocol::messages::{MetadataRequest, metadata_request::MetadataRequestTopic};
 use membership::Membership;
 use printer::Printer;
+use protocol::error::ErrorCode;
 use tokio::time::Instant;
 
 use super::{Connection, Failure, console::Console, required, topic_filter::TopicFilter};
-use crate::client::{Committed, Partition, Settings, pairs, refused, topic_name};
+use crate::client::{self, Committed, Partition, Settings, pairs, refused, topic_name};
 
 /// How long a fetch waits for records: also how soon an interrupt is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 
 /// How often topics and partitions that are new are looked for.
 const REFRESH: Duration = Duration::from_secs(30);
+
+/// Before the cluster is asked again after a broker could not be reached.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -149,6 +153,8 @@ pub(super) async fn run(options: Options, console: &mut Console) -> Result<(), F
         options: &options,
         printer,
         printed: 0,
+        refreshed_at: Instant::now(),
+        topics_changed: false,
     };
     let outcome = session.run(console).await;
     // Whatever happened: what was printed counts, and the group need not wait for this member.
@@ -282,6 +288,9 @@ struct Session<'a> {
     /// Up to where each partition has been printed: where the group is to go on.
     consumed: BTreeMap<Partition, Committed>,
     printed: i64,
+    refreshed_at: Instant,
+    /// The topics are others than those that are being read.
+    topics_changed: bool,
 }
 
 impl Session<'_> {
@@ -296,54 +305,70 @@ impl Session<'_> {
         let patience = patience.map(|ms| Duration::from_millis(ms.unsigned_abs()));
         let limit = self.options.max_messages.filter(|&max| 0 <= max);
         let mut heard_at = Instant::now();
-        let mut refreshed_at = Instant::now();
+        let mut told = false;
         while limit.is_none_or(|limit| self.printed < limit) && !stopping.load(Ordering::Relaxed) {
             let left = patience.map(|patience| patience.saturating_sub(heard_at.elapsed()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(());
             }
-            let records = self
-                .fetcher
-                .fetch(FETCH_WAIT.min(left.unwrap_or(FETCH_WAIT)))
-                .await?;
+            self.fetcher.client().begin_operation();
+            let wait = FETCH_WAIT.min(left.unwrap_or(FETCH_WAIT));
+            let records = self.fetcher.fetch(wait).await?;
             if !records.is_empty() {
                 heard_at = Instant::now();
             }
-            for record in &records {
-                if limit.is_some_and(|limit| limit <= self.printed) {
-                    break;
+            self.print(&records, limit, console)?;
+            // A broker that restarts is waited for: whoever reads for long outlives that.
+            let away = match self.keep_up().await {
+                Ok(()) => self.fetcher.away(),
+                Err(Failure::Client(err)) if may_pass(&err) => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    Some(err)
                 }
-                match self.printer.print(record, console) {
-                    Err(Failure::Refused(why)) if self.options.skip_message_on_error => {
-                        console.complain(&format!(
-                            "Error processing message, skipping this message: {why}"
-                        ));
-                    }
-                    printed => printed?,
-                }
-                let at = Committed {
-                    offset: record.offset + 1,
-                    leader_epoch: record.leader_epoch,
-                };
-                self.consumed.insert(record.partition.clone(), at);
-                self.printed += 1;
-            }
-            self.note_positions(&records);
-            console.flush()?;
-            let changed = match REFRESH <= refreshed_at.elapsed() {
-                true => {
-                    refreshed_at = Instant::now();
-                    self.refresh().await?
-                }
-                false => false,
+                Err(err) => return Err(err),
             };
-            self.keep_up(changed).await?;
+            if let Some(err) = &away
+                && !told
+            {
+                console.complain(&format!("Trying again: {err}"));
+            }
+            told = away.is_some();
         }
         Ok(())
     }
 
-    /// Looks up the topics that are to be read. `true` if there is something new about them.
-    async fn refresh(&mut self) -> Result<bool, Failure> {
+    /// Prints records, no more than `limit` in all.
+    fn print(
+        &mut self,
+        records: &[Fetched],
+        limit: Option<i64>,
+        console: &mut Console,
+    ) -> Result<(), Failure> {
+        for record in records {
+            if limit.is_some_and(|limit| limit <= self.printed) {
+                break;
+            }
+            match self.printer.print(record, console) {
+                Err(Failure::Refused(why)) if self.options.skip_message_on_error => {
+                    console.complain(&format!(
+                        "Error processing message, skipping this message: {why}"
+                    ));
+                }
+                printed => printed?,
+            }
+            let at = Committed {
+                offset: record.offset + 1,
+                leader_epoch: record.leader_epoch,
+            };
+            self.consumed.insert(record.partition.clone(), at);
+            self.printed += 1;
+        }
+        self.note_positions(records);
+        console.flush()
+    }
+
+    /// Looks up the topics that are to be read, and notes whether there is something new about them.
+    async fn refresh(&mut self) -> Result<(), Failure> {
         let client = self.fetcher.client();
         let mut found = BTreeMap::new();
         let response = match &self.options.topic {
@@ -378,9 +403,10 @@ impl Session<'_> {
                 found.insert(name.to_string(), count);
             }
         }
-        let changed = found != self.partitions;
+        self.topics_changed |= found != self.partitions;
         self.partitions = found;
-        Ok(changed)
+        self.refreshed_at = Instant::now();
+        Ok(())
     }
 
     /// Reads all partitions, without a group.
@@ -401,11 +427,25 @@ impl Session<'_> {
         // What is written to a partition that has appeared meanwhile is all new.
         let start = if first_time { start } else { EARLIEST };
         self.fetcher.begin(&partitions, start).await?;
+        self.topics_changed = false;
         Ok(())
     }
 
     /// Becomes a member of the group, or takes part in its rebalance, and begins where the group is.
     async fn join(&mut self) -> Result<(), Failure> {
+        // Whatever comes of it, this member reads on only when it knows what, and from where.
+        self.fetcher.forget_all();
+        self.consumed.clear();
+        let joined = self.join_at_committed().await;
+        match (&joined, &mut self.membership) {
+            (Ok(()), _) => self.topics_changed = false,
+            (Err(_), Some(membership)) => membership.lose(),
+            (Err(_), None) => (),
+        }
+        joined
+    }
+
+    async fn join_at_committed(&mut self) -> Result<(), Failure> {
         let Some(membership) = &mut self.membership else {
             return Ok(());
         };
@@ -415,16 +455,18 @@ impl Session<'_> {
         };
         let assigned = membership.join(&topics, self.fetcher.client()).await?;
         let committed = self.fetcher.client().committed(membership.group()).await?;
-        self.fetcher.forget_all();
-        self.consumed.clear();
+        let mut known = Vec::new();
         let mut unknown = Vec::new();
         for partition in assigned {
             match committed.get(&partition) {
-                Some(at) => self.fetcher.begin_at(partition, at.offset),
+                Some(at) => known.push((partition, at.offset)),
                 None => unknown.push(partition),
             }
         }
         self.fetcher.begin(&unknown, self.start).await?;
+        for (partition, offset) in known {
+            self.fetcher.begin_at(partition, offset);
+        }
         // Where a group begins is committed too: what is written until a member comes back is not missed.
         self.note_positions(&[]);
         Ok(())
@@ -449,10 +491,14 @@ impl Session<'_> {
     }
 
     /// What there is to do between two fetches.
-    async fn keep_up(&mut self, topics_changed: bool) -> Result<(), Failure> {
+    async fn keep_up(&mut self) -> Result<(), Failure> {
+        let nothing_yet = self.fetcher.positions().is_empty()
+            && (self.membership.is_none() || self.partitions.is_empty());
+        if nothing_yet || REFRESH <= self.refreshed_at.elapsed() {
+            self.refresh().await?;
+        }
         let Some(membership) = &mut self.membership else {
-            if topics_changed || self.fetcher.positions().is_empty() {
-                self.refresh().await?;
+            if self.topics_changed || self.fetcher.positions().is_empty() {
                 self.take_all().await?;
             }
             return Ok(());
@@ -464,16 +510,13 @@ impl Session<'_> {
             committed?;
         }
         let rebalances = membership.heartbeat(self.fetcher.client()).await?;
-        let nothing_yet = self.partitions.is_empty() && self.fetcher.positions().is_empty();
-        if rebalances || topics_changed {
+        if rebalances || self.topics_changed {
             if self.auto_commit {
                 // The member that gets a partition goes on where this one has been.
                 membership
                     .commit(&self.consumed, self.fetcher.client())
                     .await?;
             }
-            self.join().await?;
-        } else if nothing_yet && self.refresh().await? {
             self.join().await?;
         }
         Ok(())
@@ -490,6 +533,19 @@ impl Session<'_> {
         }
         membership.leave(self.fetcher.client()).await?;
         Ok(())
+    }
+}
+
+/// Is it worth going on? A broker that restarts is away first, and then reads what it knows of the group.
+fn may_pass(err: &client::Error) -> bool {
+    match err {
+        client::Error::Refused(refusal) => matches!(
+            refusal.code,
+            ErrorCode::NotCoordinator
+                | ErrorCode::CoordinatorNotAvailable
+                | ErrorCode::CoordinatorLoadInProgress
+        ),
+        err => err.is_away(),
     }
 }
 

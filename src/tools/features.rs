@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use kafka_protocol::messages::{UpdateFeaturesRequest, update_features_request::FeatureUpdateKey};
+use kafka_protocol::messages::{
+    ApiVersionsResponse, UpdateFeaturesRequest, update_features_request::FeatureUpdateKey,
+};
 
 use super::{Connection, Failure, console::Console};
-use crate::client::{Client, refused};
+use crate::client::refused;
 
 const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;
@@ -74,8 +76,8 @@ pub(super) async fn run(options: Options, console: &mut Console) -> Result<(), F
     let connection = &options.connection;
     match options.action {
         Action::Describe => {
-            let client = connection.open("sordini-features", console).await?;
-            describe(&client, console)
+            let mut client = connection.open("sordini-features", console).await?;
+            describe(client.versions().await?, console)
         }
         Action::Upgrade { levels } => {
             let change = Change::new("upgrade", UPGRADE, levels.dry_run);
@@ -112,8 +114,7 @@ pub(super) async fn run(options: Options, console: &mut Console) -> Result<(), F
     }
 }
 
-fn describe(client: &Client, console: &mut Console) -> Result<(), Failure> {
-    let versions = client.versions();
+fn describe(versions: &ApiVersionsResponse, console: &mut Console) -> Result<(), Failure> {
     let mut features: BTreeMap<&str, (i16, i16, i16)> = BTreeMap::new();
     for feature in &versions.supported_features {
         features.insert(&feature.name, (feature.min_version, feature.max_version, 0));
@@ -199,7 +200,7 @@ impl Change {
             .with_feature_updates(levels.iter().map(update).collect())
             .with_timeout_ms(client.timeout_ms())
             .with_validate_only(self.dry_run);
-        client.version::<UpdateFeaturesRequest>(2)?;
+        client.version::<UpdateFeaturesRequest>(2).await?;
         let response = client.any(2, &request).await?;
         let refusal = refused(response.error_code, response.error_message.as_ref()).err();
         let past = match self.verb {

@@ -25,6 +25,9 @@ use crate::client::{Settings, pairs};
 /// Lines that have been read and not been taken yet.
 const LINES_WAITING: usize = 1024;
 
+/// How long Kafka's producer tries to deliver a batch.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -95,8 +98,11 @@ struct Sending {
     compression: Compression,
     batch_bytes: usize,
     linger: Duration,
+    /// How often a batch is sent again that a leader has refused or may have got. Not counted is what did not leave: a broker
+    /// that restarts is waited for, as long as `delivery_timeout` says.
     retries: u32,
     max_block: Duration,
+    delivery_timeout: Duration,
 }
 
 pub(super) async fn run(options: Options, console: &mut Console) -> Result<(), Failure> {
@@ -224,6 +230,7 @@ fn sending(options: &Options, settings: &mut Settings) -> Result<Sending, Failur
         linger: Duration::from_millis(1000),
         retries: 3,
         max_block: Duration::from_millis(options.max_block_ms),
+        delivery_timeout: DELIVERY_TIMEOUT,
     };
     let mut properties = Vec::new();
     for file in [&options.producer_config, &options.connection.command_config]
@@ -258,9 +265,21 @@ fn sending(options: &Options, settings: &mut Settings) -> Result<Sending, Failur
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let mut idempotence_asked = false;
+    let mut delivery_asked = false;
     for (key, value) in named.chain(properties) {
         idempotence_asked |= key == "enable.idempotence";
+        delivery_asked |= key == "delivery.timeout.ms";
         sending.set(&key, &value, settings)?;
+    }
+    let least = sending.linger + settings.request_timeout;
+    if sending.delivery_timeout < least {
+        if delivery_asked {
+            return Err(Failure::Refused(
+                "delivery.timeout.ms should be equal to or larger than linger.ms + request.timeout.ms"
+                    .to_owned(),
+            ));
+        }
+        sending.delivery_timeout = least;
     }
     if sending.acks != Acks::All {
         if idempotence_asked && sending.idempotent {
@@ -314,6 +333,9 @@ impl Sending {
             "batch.size" => self.batch_bytes = number()? as usize,
             "linger.ms" => self.linger = Duration::from_millis(number()?.into()),
             "retries" => self.retries = number()?,
+            "delivery.timeout.ms" => {
+                self.delivery_timeout = Duration::from_millis(number()?.into())
+            }
             "max.block.ms" => self.max_block = Duration::from_millis(number()?.into()),
             "transactional.id" => return Err(wrong("this tool writes without transactions")),
             _ => settings.set(key, value)?,

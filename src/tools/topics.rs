@@ -358,7 +358,7 @@ async fn delete(options: &Options, client: &mut Client) -> Result<(), Failure> {
         return Ok(());
     }
     let request = DeleteTopicsRequest::default().with_timeout_ms(client.timeout_ms());
-    let request = match client.version::<DeleteTopicsRequest>(6)? {
+    let request = match client.version::<DeleteTopicsRequest>(6).await? {
         6 => {
             let topic =
                 |name: &String| DeleteTopicState::default().with_name(Some(topic_name(name)));

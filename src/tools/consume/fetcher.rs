@@ -59,6 +59,8 @@ pub(super) struct Fetcher {
     /// The next offset of each partition that is read.
     positions: BTreeMap<Partition, i64>,
     leaders: BTreeMap<Partition, i32>,
+    /// Why the last fetch did not reach a broker.
+    away: Option<Error>,
 }
 
 impl Fetcher {
@@ -68,7 +70,13 @@ impl Fetcher {
             isolation,
             positions: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            away: None,
         }
+    }
+
+    /// Why the last fetch did not reach a broker, if it did not.
+    pub(super) fn away(&mut self) -> Option<Error> {
+        self.away.take()
     }
 
     pub(super) fn client(&mut self) -> &mut Client {
@@ -109,8 +117,10 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Waits up to `wait` for records. A partition that moves or is cut off meanwhile is looked for again.
+    /// Waits up to `wait` for records. A partition that moves or is cut off meanwhile is looked for again; a broker that
+    /// cannot be reached is no error, or what others have answered would be lost.
     pub(super) async fn fetch(&mut self, wait: Duration) -> Result<Vec<Fetched>, Error> {
+        self.away = None;
         if self
             .positions
             .keys()
@@ -122,7 +132,8 @@ impl Fetcher {
                 .map(|(topic, _)| topic.as_str())
                 .collect();
             topics.dedup();
-            self.leaders = self.client.leaders(&topics).await?;
+            let leaders = self.client.leaders(&topics).await;
+            self.leaders = self.unless_away(leaders).await?.unwrap_or_default();
             self.leaders.retain(|_, leader| 0 <= *leader);
         }
         let leaders: BTreeSet<i32> = self.leaders.values().copied().collect();
@@ -155,6 +166,9 @@ impl Fetcher {
                 topics.entry(&partition.0).or_default().push(wanted);
             }
         }
+        if topics.is_empty() {
+            return Ok(());
+        }
         let topic = |(name, partitions): (&str, Vec<FetchPartition>)| {
             FetchTopic::default()
                 .with_topic(topic_name(name))
@@ -167,15 +181,9 @@ impl Fetcher {
             .with_isolation_level((self.isolation == Isolation::ReadCommitted).into())
             .with_session_epoch(-1)
             .with_topics(topics.into_iter().map(topic).collect());
-        let response = match self.client.at(leader, FETCH, &request).await {
-            Ok(response) => response,
-            Err(Error::Peer(_)) => {
-                // It may have restarted, or another leads now: ask the cluster before the next attempt.
-                self.leaders.clear();
-                tokio::time::sleep(RETRY_PAUSE).await;
-                return Ok(());
-            }
-            Err(err) => return Err(err),
+        let answer = self.client.at(leader, FETCH, &request).await;
+        let Some(response) = self.unless_away(answer).await? else {
+            return Ok(());
         };
         refused(response.error_code, None)?;
         for topic in response.responses {
@@ -190,10 +198,28 @@ impl Fetcher {
         Ok(())
     }
 
+    /// `None` if a broker cannot be reached. It may have restarted, or another leads now: the cluster is asked before the
+    /// next attempt.
+    async fn unless_away<T>(&mut self, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+        match outcome {
+            Ok(answer) => Ok(Some(answer)),
+            Err(err) if err.is_away() => {
+                self.leaders.clear();
+                self.away = Some(err);
+                tokio::time::sleep(RETRY_PAUSE).await;
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
     async fn recover(&mut self, partition: Partition, refusal: Refusal) -> Result<(), Error> {
         match refusal.code {
             // Retention has gone past the position, or the log was cut: read on from what there is.
-            ErrorCode::OffsetOutOfRange => self.begin(&[partition], -2).await,
+            ErrorCode::OffsetOutOfRange => {
+                let begun = self.begin(&[partition], -2).await;
+                self.unless_away(begun).await.map(drop)
+            }
             code if code.is_retriable() => {
                 self.leaders.remove(&partition);
                 tokio::time::sleep(RETRY_PAUSE).await;

@@ -215,6 +215,11 @@ impl Membership {
         }
     }
 
+    /// Joining did not come to its end: who is to read what is open, and so it must join again.
+    pub(super) fn lose(&mut self) {
+        self.is_lost = true;
+    }
+
     /// A refusal that joining again puts right is remembered; others are errors.
     fn judge(&mut self, refusal: Refusal) -> Result<(), Error> {
         match refusal.code {
@@ -232,7 +237,7 @@ impl Membership {
 
     /// Leaves, so that the others need not wait until this member's session is over.
     pub(super) async fn leave(&mut self, client: &mut Client) -> Result<(), Error> {
-        if self.generation < 0 || self.is_lost {
+        if self.generation < 0 || self.member_id.is_empty() {
             return Ok(());
         }
         let coordinator = client.coordinator(&self.group).await?;

@@ -132,7 +132,7 @@ impl Writer {
         self.due = None;
         self.bytes.clear();
         for (partition, records) in std::mem::take(&mut self.gathered) {
-            let outcome = self.write(partition, &records).await;
+            let outcome = self.write(partition, &records, console).await;
             let Err(err) = outcome else { continue };
             self.lost += records.len() as u64;
             // Nobody knows whether it was written, so nobody knows which sequence number is next: begin anew.
@@ -164,12 +164,15 @@ impl Writer {
     async fn find_topic(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.sending.max_block;
         loop {
-            match self.find_leaders().await? {
-                Ok(()) => return Ok(()),
-                Err(refusal) if !refusal.code.is_retriable() => {
+            match self.find_leaders().await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(refusal)) if !refusal.code.is_retriable() => {
                     return Err(Failure::Refused(format!("{}: {refusal}", self.topic)));
                 }
-                Err(_) if deadline < Instant::now() + RETRY_PAUSE => {
+                Err(err) if !err.is_away() || deadline < Instant::now() + RETRY_PAUSE => {
+                    return Err(err.into());
+                }
+                Ok(Err(_)) if deadline < Instant::now() + RETRY_PAUSE => {
                     return Err(Failure::Refused(format!(
                         "Topic {} not present in metadata after {} ms. Does it exist, or may it be created on demand \
                          (auto.create.topics.enable)?",
@@ -177,7 +180,7 @@ impl Writer {
                         self.sending.max_block.as_millis()
                     )));
                 }
-                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }
         }
     }
@@ -206,33 +209,50 @@ impl Writer {
         Ok(Ok(()))
     }
 
-    /// Writes records to a partition, trying again while that may help.
-    async fn write(&mut self, partition: i32, records: &[(Record, i64)]) -> Result<(), Error> {
-        if self.sending.idempotent && self.producer.is_none() {
-            self.producer = Some(self.init_producer().await?);
-        }
-        let sequence = self.sequences.get(&partition).copied().unwrap_or(0);
-        let request = self.request(partition, sequence, records)?;
-        let mut attempts = 0;
+    /// Writes records to a partition, trying again while that may help. With a sequence number a broker knows what it has,
+    /// so sending again never writes twice.
+    async fn write(
+        &mut self,
+        partition: i32,
+        records: &[(Record, i64)],
+        console: &mut Console,
+    ) -> Result<(), Error> {
+        let until = Instant::now() + self.sending.delivery_timeout;
+        let mut retries = 0;
+        let mut told = false;
         loop {
-            let err = match self.send(partition, &request).await {
-                Ok(()) => break,
-                Err(err) => err,
+            self.client.begin_operation();
+            let Err(err) = self.attempt(partition, records).await else {
+                return Ok(());
             };
-            // With a sequence number a broker knows what it has, so sending again never writes twice.
-            let may_pass = match &err {
-                Error::Refused(refusal) => refusal.code.is_retriable(),
-                Error::Peer(_) | Error::Advertised { .. } => true,
-                _ => false,
+            let (may_pass, counts) = match &err {
+                // Another leads, or nobody yet: nothing has been written, and it will be somebody soon.
+                Error::Refused(refusal) => (refusal.code.is_retriable(), !is_leaderless(refusal)),
+                // Where it says it is, it has never been: that is rather a setting than a restart.
+                Error::Advertised { .. } => (true, true),
+                err => (err.is_away(), err.may_have_arrived()),
             };
-            attempts += 1;
-            if !may_pass || self.sending.retries < attempts {
+            retries += u32::from(counts);
+            if !may_pass || self.sending.retries < retries || until < Instant::now() + RETRY_PAUSE {
                 return Err(err);
+            }
+            if err.is_away() && !told {
+                console.complain(&format!("Trying again: {err}"));
+                told = true;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
             // Whatever went wrong, the leader may be another now; if that cannot be asked, the next attempt says so.
             let _ = self.find_leaders().await;
         }
+    }
+
+    async fn attempt(&mut self, partition: i32, records: &[(Record, i64)]) -> Result<(), Error> {
+        if self.sending.idempotent && self.producer.is_none() {
+            self.producer = Some(self.init_producer().await?);
+        }
+        let sequence = self.sequences.get(&partition).copied().unwrap_or(0);
+        let request = self.request(partition, sequence, records)?;
+        self.send(partition, &request).await?;
         let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
         self.sequences
             .insert(partition, sequence_after(sequence, count));
@@ -281,9 +301,7 @@ impl Writer {
     async fn send(&mut self, partition: i32, request: &ProduceRequest) -> Result<(), Error> {
         let leader = self.leaders.get(&partition).copied().ok_or(leaderless())?;
         if self.sending.acks == Acks::None {
-            let peer = self.client.peer(leader).await?;
-            let version = peer.version::<ProduceRequest>(PRODUCE)?;
-            return Ok(peer.send(version, request).await?);
+            return self.client.send_to(leader, PRODUCE, request).await;
         }
         let response = self.client.at(leader, PRODUCE, request).await?;
         let answers = response
@@ -320,6 +338,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// Does the answer only say that the leader is to be looked for?
+fn is_leaderless(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.code,
+        ErrorCode::NotLeaderOrFollower | ErrorCode::LeaderNotAvailable
+    )
 }
 
 fn leaderless() -> Refusal {
