@@ -25,8 +25,9 @@ const RESPONSE_MAX: usize = 256 << 20;
 /// The room that is made before each read.
 const READ_SIZE: usize = 16 << 10;
 
-/// The versions of ApiVersions that this side knows how to ask in: the newest with the client's name in it.
-const API_VERSIONS: i16 = 3;
+/// The version in which a peer is first asked for its versions. From 4 on it says all of its features; up to 3 it leaves out
+/// those that may be at level 0.
+const API_VERSIONS: i16 = 4;
 
 /// An open connection to a broker that has said which versions it serves.
 #[derive(Debug)]
@@ -110,25 +111,32 @@ impl Peer {
         Ok(peer)
     }
 
-    /// A broker that does not know our version of the question answers in version 0.
+    /// A broker that does not know our version of the question answers in version 0, and says there how new a question it
+    /// understands.
     async fn ask_versions(&mut self, patience: Duration) -> Result<ApiVersionsResponse, Error> {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("sordini"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        self.send(API_VERSIONS, &request).await?;
-        let body = self
-            .receive::<ApiVersionsRequest>(API_VERSIONS, patience)
-            .await?;
-        let refused = body
-            .first_chunk::<2>()
-            .is_some_and(|code| i16::from_be_bytes(*code) == ErrorCode::UnsupportedVersion.code());
-        let version = if refused { 0 } else { API_VERSIONS };
-        let response: ApiVersionsResponse =
-            self.decode(body, ApiKey::ApiVersions, |b| Decodable::decode(b, version))?;
-        if refused {
-            return self.call(0, &ApiVersionsRequest::default(), patience).await;
+        let mut version = API_VERSIONS;
+        loop {
+            self.send(version, &request).await?;
+            let body = self
+                .receive::<ApiVersionsRequest>(version, patience)
+                .await?;
+            let refused = body.first_chunk::<2>().is_some_and(|code| {
+                i16::from_be_bytes(*code) == ErrorCode::UnsupportedVersion.code()
+            });
+            let answered = if refused { 0 } else { version };
+            let response: ApiVersionsResponse = self.decode(body, ApiKey::ApiVersions, |b| {
+                Decodable::decode(b, answered)
+            })?;
+            if !refused || version == 0 {
+                return Ok(response);
+            }
+            // Brokers before 2.4 only refuse.
+            let understood = served(&response, ApiVersionsRequest::KEY).map_or(0, |(_, max)| max);
+            version = understood.clamp(0, version - 1);
         }
-        Ok(response)
     }
 
     /// Has the other side closed the connection, or said something nobody asked for, while nothing was awaited?
@@ -152,7 +160,7 @@ impl Peer {
 
     /// The newest version of `R`, up to `newest`, that both sides know.
     pub fn version<R: Request>(&self, newest: i16) -> Result<i16, Error> {
-        let served = self.served(R::KEY);
+        let served = served(&self.versions, R::KEY);
         let version = newest
             .min(R::VERSIONS.max)
             .min(served.map_or(-1, |(_, max)| max));
@@ -165,14 +173,6 @@ impl Peer {
             });
         }
         Ok(version)
-    }
-
-    fn served(&self, key: i16) -> Option<(i16, i16)> {
-        let served = self.versions.api_keys.iter();
-        served
-            .filter(|served| served.api_key == key)
-            .map(|served| (served.min_version, served.max_version))
-            .next()
     }
 
     /// Sends a request in `version` and waits for its response, no longer than `patience`.
@@ -288,6 +288,13 @@ fn key<R: Request>() -> ApiKey {
     ApiKey::try_from(R::KEY).unwrap_or(ApiKey::ApiVersions)
 }
 
+fn served(versions: &ApiVersionsResponse, key: i16) -> Option<(i16, i16)> {
+    let mut served = versions.api_keys.iter();
+    served
+        .find(|served| served.api_key == key)
+        .map(|served| (served.min_version, served.max_version))
+}
+
 fn silent(address: &str, waited: Duration) -> Error {
     Error::Silent {
         address: address.to_owned(),
@@ -354,6 +361,7 @@ impl std::error::Error for Error {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::api_versions_response::ApiVersion;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -394,6 +402,53 @@ mod tests {
         let short = Duration::from_millis(20);
         let silent = Peer::connect(&address, "test", short).await.unwrap_err();
         assert!(matches!(silent, Error::Silent { .. }), "{silent}");
+    }
+
+    #[tokio::test]
+    async fn a_broker_is_asked_for_its_versions_in_the_newest_that_it_understands() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address").to_string();
+        // (what it understands, the version it is asked in next)
+        for (understood, asked) in [(Some(3), 3), (Some(2), 2), (Some(9), 3), (None, 0)] {
+            let server = async {
+                let (mut socket, _) = listener.accept().await.expect("a client");
+                assert_eq!(answer(&mut socket, 0, 35, understood).await, 4);
+                assert_eq!(answer(&mut socket, asked, 0, Some(3)).await, asked);
+            };
+            let (peer, ()) = tokio::join!(Peer::connect(&address, "test", PATIENCE), server);
+            let peer = peer.expect("it is connected");
+            assert_eq!(
+                served(peer.versions(), ApiVersionsRequest::KEY),
+                Some((0, 3))
+            );
+        }
+    }
+
+    /// Answers one request in this version, and tells the version that the request had.
+    async fn answer(
+        socket: &mut TcpStream,
+        version: i16,
+        code: i16,
+        understood: Option<i16>,
+    ) -> i16 {
+        let size = socket.read_u32().await.expect("a size");
+        let mut request = vec![0; size as usize];
+        socket.read_exact(&mut request).await.expect("a request");
+        let row = |max| {
+            ApiVersion::default()
+                .with_api_key(ApiVersionsRequest::KEY)
+                .with_max_version(max)
+        };
+        let response = ApiVersionsResponse::default()
+            .with_error_code(code)
+            .with_api_keys(understood.into_iter().map(row).collect());
+        let mut frame = BytesMut::new();
+        frame.put_slice(&request[4..8]);
+        response.encode(&mut frame, version).expect("it encodes");
+        let size = u32::try_from(frame.len()).expect("a small answer");
+        socket.write_u32(size).await.expect("the client reads");
+        socket.write_all(&frame).await.expect("the client reads");
+        i16::from_be_bytes([request[2], request[3]])
     }
 
     /// What a client makes of a server that reads its first request, says `answer` and leaves.
