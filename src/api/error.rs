@@ -249,7 +249,7 @@ impl Error {
     /// if there is nothing better to say.
     pub(crate) fn explained(&self) -> Option<String> {
         let said = self.message();
-        said.or_else(|| usual_message(self.code()).map(str::to_owned))
+        said.or_else(|| protocol::error::sentence(self.code()).map(str::to_owned))
     }
 
     /// The records that are to blame, by their index in the batch.
@@ -313,25 +313,6 @@ fn refused(reason: Reason) -> ErrorCode {
         Reason::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
         Reason::UnsupportedVersion => ErrorCode::UnsupportedVersion,
     }
-}
-
-/// What a real broker says with a code if there is nothing better to say.
-pub(super) fn usual_message(code: ErrorCode) -> Option<&'static str> {
-    Some(match code {
-        ErrorCode::UnknownTopicOrPartition => "This server does not host this topic-partition.",
-        ErrorCode::UnknownTopicId => "This server does not host this topic ID.",
-        ErrorCode::TopicDeletionDisabled => "Topic deletion is disabled.",
-        ErrorCode::ElectionNotNeeded => "Leader election not needed for topic partition.",
-        ErrorCode::PreferredLeaderNotAvailable => "The preferred leader was not available.",
-        ErrorCode::EligibleLeadersNotAvailable => {
-            "Eligible topic partition leaders are not available."
-        }
-        ErrorCode::InvalidRequest => {
-            "This most likely occurs because of a request being malformed by the client library or \
-             the message was sent to an incompatible broker. See the broker logs for more details."
-        }
-        _ => return None,
-    })
 }
 
 fn inadmissible(refusal: &Inadmissible) -> ErrorCode {

@@ -15,9 +15,8 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::error::ErrorCode;
+use protocol::error::{self, ErrorCode};
 
-use super::error;
 use crate::{broker::Broker, server::Context, topic_name};
 
 const GROUP: i8 = 0;
@@ -91,7 +90,7 @@ fn find(broker: &Arc<Broker>, ctx: &Context, key_type: i8, key: StrBytes) -> Coo
         _ => refused(
             answer,
             ErrorCode::InvalidRequest,
-            error::usual_message(ErrorCode::InvalidRequest).unwrap_or_default(),
+            error::sentence(ErrorCode::InvalidRequest).unwrap_or_default(),
         ),
     }
 }
