@@ -313,6 +313,29 @@ async fn a_quorum_of_others_is_not_taken_over() {
     assert!(!metadata(dir.path()).join("raft").exists());
 }
 
+/// Up to Kafka 4.x `kafka-storage format` put the features beside the metadata log, with who votes in its first checkpoint or
+/// without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_begins_as_an_earlier_kafka_has_formatted_it() {
+    for with_voters in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let formatted = records(&[feature("metadata.version", 21)]);
+        std::fs::write(dir.path().join("bootstrap.checkpoint"), formatted.bytes()).unwrap();
+        if with_voters {
+            std::fs::create_dir(metadata(dir.path())).unwrap();
+            let first = metadata(dir.path()).join("00000000000000000000-0000000000.checkpoint");
+            std::fs::write(first, leader_change().bytes()).unwrap();
+        }
+        assert_eq!(found(dir.path()), Opening::Formatted);
+        let node = Node::start(dir.path()).await;
+        let epoch = node.register().await;
+        let image = node.controller.image();
+        assert_eq!(image.feature("metadata.version"), 21);
+        assert_eq!(image.feature("group.version"), 0);
+        node.stop(epoch).await;
+    }
+}
+
 /// What Apache Kafka 4.4.0 wrote into a directory that was formatted with the release version 3.3-IV3, and
 /// what a Kafka 3.3 can read.
 #[tokio::test(flavor = "multi_thread")]

@@ -44,19 +44,24 @@ pub(super) fn decide(
     Ok(())
 }
 
-/// What `kafka-storage format` left to begin with, or what is configured.
+/// What `kafka-storage format` left to begin with, or what is configured. Earlier versions of it put only who votes into the
+/// metadata log's first checkpoint, and the features beside the log.
 fn beginning(
     config: &ControllerConfig,
     disk: &dyn Disk,
     dir: &Path,
 ) -> Result<Vec<MetadataRecord>, Error> {
-    let formatted = Checkpoint::list(disk, dir)?
+    let first = Checkpoint::list(disk, dir)?
         .into_iter()
         .find(|checkpoint| checkpoint.end_offset == 0);
-    match formatted {
-        Some(formatted) => formatted.records(disk),
-        None => Ok(features(config)),
+    let beside = Checkpoint::bootstrap(disk, config.directory.path())?;
+    for formatted in first.iter().chain(&beside) {
+        let records = formatted.records(disk)?;
+        if level(&records, METADATA_VERSION) != 0 {
+            return Ok(records);
+        }
     }
+    Ok(features(config))
 }
 
 fn level(beginning: &[MetadataRecord], name: &str) -> i16 {

@@ -31,6 +31,9 @@ use crate::{
 
 const SUFFIX: &str = ".checkpoint";
 
+/// In the log directory itself: how a cluster begins, as `kafka-storage format` leaves it, or has left it up to Kafka 4.x.
+pub(super) const BOOTSTRAP: &str = "bootstrap.checkpoint";
+
 /// What it is called until it is whole.
 const UNFINISHED: &str = ".checkpoint.tmp";
 
@@ -58,6 +61,21 @@ impl Checkpoint {
             .collect();
         found.sort_by_key(|checkpoint| (checkpoint.end_offset, checkpoint.epoch));
         Ok(found)
+    }
+
+    /// What `kafka-storage format` left in a log directory beside the metadata log's own.
+    pub(super) fn bootstrap(disk: &dyn Disk, log_dir: &Path) -> Result<Option<Checkpoint>, Error> {
+        let entries = disk.list(log_dir).map_err(|source| Error::Io {
+            op: "list",
+            path: log_dir.to_owned(),
+            source,
+        })?;
+        let is_there = entries.iter().any(|entry| entry.name == BOOTSTRAP);
+        Ok(is_there.then(|| Checkpoint {
+            end_offset: 0,
+            epoch: 0,
+            path: log_dir.join(BOOTSTRAP),
+        }))
     }
 
     fn named(dir: &Path, name: &str) -> Option<Checkpoint> {

@@ -20,7 +20,7 @@ use storage::disk::{Disk, Mode};
 
 use super::{
     ControllerConfig, blocking,
-    checkpoint::Checkpoint,
+    checkpoint::{BOOTSTRAP, Checkpoint},
     metadata_log::{MetadataLog, TOPIC_ID, log_config},
     proposer::now,
     raft::{Membership, StoredMembership, Vote, log_id},
@@ -68,8 +68,12 @@ impl fmt::Display for Opening {
 /// Looks, and touches nothing.
 pub fn opening(disk: &dyn Disk, log_dir: &Path) -> Result<Opening, Error> {
     let root = list(disk, log_dir)?;
+    let beginning = match root.iter().any(|name| name == BOOTSTRAP) {
+        true => Opening::Formatted,
+        false => Opening::New,
+    };
     if root.iter().all(|name| name != LOG) {
-        return Ok(Opening::New);
+        return Ok(beginning);
     }
     let dir = log_dir.join(LOG);
     let names = list(disk, &dir)?;
@@ -89,7 +93,7 @@ pub fn opening(disk: &dyn Disk, log_dir: &Path) -> Result<Opening, Error> {
         _ if has_records => Opening::Kafkas,
         Some(checkpoint) if 0 < checkpoint.end_offset => Opening::Kafkas,
         Some(_) => Opening::Formatted,
-        None => Opening::New,
+        None => beginning,
     })
 }
 
@@ -133,7 +137,7 @@ pub(super) async fn open(config: &ControllerConfig) -> Result<Opened, Error> {
         })
         .await;
     }
-    if found == Opening::New {
+    if matches!(found, Opening::New | Opening::Formatted) {
         // RocksDB makes its own directory, but not the one around it.
         match config.disk.create_dir(&dir) {
             Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => {
