@@ -74,7 +74,8 @@ struct Connection {
     #[arg(short, long, value_name = "file")]
     command_config: Option<PathBuf>,
     /// Wait for a server that is not there yet, up to default.api.timeout.ms, as Kafka's tools do
-    #[arg(long)]
+    // May be given twice: the image's scripts give it, and so may who calls them.
+    #[arg(long, overrides_with = "wait")]
     wait: bool,
 }
 

@@ -240,7 +240,27 @@ fn a_directory_is_formatted_once_for_the_cluster_that_was_named() {
     assert_eq!((id.len(), code), (22, 0));
 
     let format = ["storage", "format", "-t", id, "-c", file];
-    let (_, err, code) = run(&format, "");
+    let with = |more: &[&str]| run(&[&format[..], more].concat(), "");
+    for (more, wrong) in [
+        (["--release-version", "3.9"], "metadata.version at 3.9-IV0"),
+        (["--release-version", "9"], "Unknown release version 9."),
+        (["--feature", "share.version=1"], "share.version at 1"),
+        (["--feature", "share.version"], "Can't parse feature=level"),
+    ] {
+        let (_, err, code) = with(&more);
+        assert!(err.contains(wrong), "{err}");
+        assert_eq!(code, 1);
+    }
+    // What a new cluster has anyway may be asked for.
+    let (_, err, code) = with(&[
+        "--no-initial-controllers",
+        "--release-version",
+        "4.4",
+        "--feature",
+        "transaction.version=2",
+        "-f",
+        "group.version=1",
+    ]);
     assert_eq!((err.as_str(), code), ("", 0));
     let (_, err, code) = run(&format, "");
     assert!(
@@ -397,6 +417,11 @@ fn the_images_scripts_run_the_tools_that_health_checks_look_for() {
     let listed = run("kafka-topics.sh", &[&at[..], &["--list"]].concat());
     assert!(listed.contains("orders"), "{listed}");
     run("kafka-topics.sh", &["--version"]);
+    run(
+        "kafka-topics.sh",
+        &[&at[..], &["--list", "--wait"]].concat(),
+    );
+    run("kafka-features.sh", &["--wait", at[0], at[1], "describe"]);
     let versions = run("kafka-broker-api-versions.sh", &at);
     assert!(versions.contains("Metadata(3)"), "{versions}");
     run("kafka-cluster.sh", &["cluster-id", at[0], at[1]]);

@@ -138,7 +138,7 @@ fn describe(versions: &ApiVersionsResponse, console: &mut Console) -> Result<(),
     Ok(())
 }
 
-fn level_text(feature: &str, level: i16) -> String {
+pub(super) fn level_text(feature: &str, level: i16) -> String {
     if feature != "metadata.version" {
         return level.to_string();
     }
@@ -149,7 +149,17 @@ fn level_text(feature: &str, level: i16) -> String {
     }
 }
 
-fn parse(features: &[String]) -> Result<Vec<(String, i16)>, Failure> {
+/// The level of metadata.version that has this name, or the newest of this release.
+pub(super) fn metadata_version(release: &str) -> Option<i16> {
+    let is_meant = |name: &&str| {
+        let rest = name.strip_prefix(release);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-IV"))
+    };
+    let at = METADATA_VERSIONS.iter().rposition(is_meant)?;
+    Some(FIRST_METADATA_VERSION + i16::try_from(at).ok()?)
+}
+
+pub(super) fn parse(features: &[String]) -> Result<Vec<(String, i16)>, Failure> {
     let parse_one = |text: &String| {
         let (name, level) = text.split_once('=')?;
         Some((name.trim().to_owned(), level.trim().parse().ok()?))

@@ -10,10 +10,11 @@ use storage::{
     properties::{Identity, decode_uuid, encode_uuid},
 };
 
-use super::{Failure, console::Console};
+use super::{Failure, console::Console, features as levels};
 use crate::{
     clock,
     config::{Config, Sources},
+    features,
 };
 
 /// Enough for formatting: no log is opened.
@@ -53,6 +54,15 @@ struct Format {
     /// One controller, which is this node: there is nothing else here
     #[arg(short, long)]
     standalone: bool,
+    /// The same here: a node is the only controller from its first start on
+    #[arg(short = 'N', long, conflicts_with = "standalone")]
+    no_initial_controllers: bool,
+    /// A feature and the level that a new cluster has anyway; may be repeated
+    #[arg(short, long, value_name = "feature=level")]
+    feature: Vec<String>,
+    /// The release whose metadata.version a new cluster has anyway
+    #[arg(short, long, value_name = "release")]
+    release_version: Option<String>,
 }
 
 pub(super) fn run(options: Options, console: &mut Console) -> Result<(), Failure> {
@@ -90,6 +100,7 @@ fn format_directories(options: &Format, console: &mut Console) -> Result<(), Fai
             options.cluster_id
         )));
     }
+    check_levels(options)?;
     let config = load(options.config.clone())?;
     let disk = disk::real();
     let mut new = Vec::new();
@@ -118,6 +129,29 @@ fn format_directories(options: &Format, console: &mut Console) -> Result<(), Fai
         directory::create(&*disk, path).map_err(failed)?;
         Directory::open(Arc::clone(&disk), path, &identity, FILES_MAX, clock::now())
             .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Formatting decides no levels, so it takes only those that a new cluster begins with.
+fn check_levels(options: &Format) -> Result<(), Failure> {
+    let initial = features::initial();
+    let mut wanted = levels::parse(&options.feature)?;
+    if let Some(release) = &options.release_version {
+        let level = levels::metadata_version(release)
+            .ok_or_else(|| Failure::Refused(format!("Unknown release version {release}.")))?;
+        wanted.push(("metadata.version".to_owned(), level));
+    }
+    for (name, level) in wanted {
+        let begins = initial.get(&name).copied().unwrap_or(0);
+        if begins != level {
+            return Err(Failure::Refused(format!(
+                "Formatting with {name} at {} is not possible: a new cluster begins with {}. Where other levels are \
+                 supported, `sordini features` sets them once it runs.",
+                levels::level_text(&name, level),
+                levels::level_text(&name, begins)
+            )));
+        }
     }
     Ok(())
 }
