@@ -10,7 +10,7 @@ use std::{
 
 use common::{
     Client, TestBroker, batch, fetch_request, produce_request,
-    requests::{self, Random},
+    requests::{self, Random, Schema},
     topic_name,
 };
 use kafka_protocol::messages::{
@@ -345,53 +345,71 @@ fn random_bytes_never_do_more_than_close_a_connection() {
 /// has bytes changed is answered or closes its connection, and nothing panics or grows.
 #[test]
 fn requests_of_every_api_made_up_cut_off_and_changed_do_no_harm() {
+    // Most of the time is spent waiting for answers, so several wait at once.
+    const CLIENTS: usize = 8;
     count_panics();
     let broker = TestBroker::start();
     let schemas = requests::schemas();
     broker.client().create_topic("t", 2);
     let before = resident_bytes();
-    let mut random = Random::new(4711);
-    for (key, range) in protocol::versions::SERVED {
-        let key = *key as i16;
-        let schema = schemas.iter().find(|schema| schema.key == key);
-        let schema = schema.expect("every API has a schema");
-        for version in range.min..=range.max {
-            for _ in 0..4 {
-                let whole = schema.frame(version, &mut random);
-                let what = format!("API {key} version {version}: {whole:02x?}");
-                let mut client = broker.client();
-                client.send_raw(&frame(&whole)).expect("the broker reads");
-                let answer = client.receive_frame();
-                assert!(answer.is_ok(), "{answer:?} to {what}");
-
-                let cut = random.below(whole.len());
-                let mut client = broker.client();
-                client
-                    .send_raw(&frame(&whole[..cut]))
-                    .expect("the broker reads");
-                let end = client.receive_frame().map_err(|err| err.kind());
-                let is_gone = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
-                assert!(
-                    end.as_ref().is_ok_and(|answer| !answer.is_empty())
-                        || end.as_ref().is_err_and(|kind| is_gone.contains(kind)),
-                    "{end:?} to the first {cut} bytes of {what}"
-                );
-
-                // This may ask to be answered in a month, so nobody waits.
-                let mut changed = whole.clone();
-                for _ in 0..1 + random.below(4) {
-                    let at = 8 + random.below(changed.len() - 8);
-                    changed[at] = random.byte();
+    std::thread::scope(|scope| {
+        for first in 0..CLIENTS {
+            let (broker, schemas) = (&broker, &schemas);
+            scope.spawn(move || {
+                let mut random = Random::new(4711 + first as u64);
+                for (key, range) in protocol::versions::SERVED
+                    .iter()
+                    .skip(first)
+                    .step_by(CLIENTS)
+                {
+                    let key = *key as i16;
+                    let schema = schemas.iter().find(|schema| schema.key == key);
+                    let schema = schema.expect("every API has a schema");
+                    for version in range.min..=range.max {
+                        for _ in 0..4 {
+                            make_up(broker, schema, version, &mut random);
+                        }
+                        assert_eq!(PANICS.load(Relaxed), 0, "API {key} version {version}");
+                    }
                 }
-                let mut client = broker.client();
-                client.send_raw(&frame(&changed)).expect("the broker reads");
-            }
-            assert_eq!(PANICS.load(Relaxed), 0, "API {key} version {version}");
+            });
         }
-    }
+    });
+    assert_eq!(PANICS.load(Relaxed), 0);
     assert_serves(&broker);
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 256 << 20, "they cost {grown} bytes");
+}
+
+fn make_up(broker: &TestBroker, schema: &Schema, version: i16, random: &mut Random) {
+    let whole = schema.frame(version, random);
+    let what = format!("API {} version {version}: {whole:02x?}", schema.key);
+    let mut client = broker.client();
+    client.send_raw(&frame(&whole)).expect("the broker reads");
+    let answer = client.receive_frame();
+    assert!(answer.is_ok(), "{answer:?} to {what}");
+
+    let cut = random.below(whole.len());
+    let mut client = broker.client();
+    client
+        .send_raw(&frame(&whole[..cut]))
+        .expect("the broker reads");
+    let end = client.receive_frame().map_err(|err| err.kind());
+    let is_gone = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+    assert!(
+        end.as_ref().is_ok_and(|answer| !answer.is_empty())
+            || end.as_ref().is_err_and(|kind| is_gone.contains(kind)),
+        "{end:?} to the first {cut} bytes of {what}"
+    );
+
+    // This may ask to be answered in a month, so nobody waits.
+    let mut changed = whole.clone();
+    for _ in 0..1 + random.below(4) {
+        let at = 8 + random.below(changed.len() - 8);
+        changed[at] = random.byte();
+    }
+    let mut client = broker.client();
+    client.send_raw(&frame(&changed)).expect("the broker reads");
 }
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
