@@ -82,6 +82,7 @@ func main() {
 	maps.Copy(scenarios, transactionScenarios)
 	Answer(scenarios, map[string]string{
 		"dump-log":            "kafka-tools does it",
+		"dump-compacted":      "kafka-tools does it",
 		"group-offsets-topic": "kafka-tools does it",
 		"group-migrate":       "Java does it",
 		"txn-streams":         "Kafka Streams is Java",

@@ -113,6 +113,7 @@ final class Scenarios {
             "api-versions", "not in its public interface; kafka-tools does it",
             "leader-epoch", "not in its public interface",
             "dump-log", "kafka-tools does it",
+            "dump-compacted", "kafka-tools does it",
             "group-lag", "kafka-tools does it",
             "group-offsets-topic", "kafka-tools does it"));
     }
