@@ -318,6 +318,11 @@ impl Broker {
                 Err(err) => format!("a failed log dir cannot be given up: {err}"),
             }
         };
+        self.fail(why);
+    }
+
+    /// The broker cannot go on.
+    fn fail(&self, why: String) {
         self.failed.send_if_modified(|failed| {
             let first = failed.is_none();
             failed.get_or_insert(why);
@@ -605,6 +610,16 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
     let _ = written_by.set(Arc::downgrade(&broker));
 
     let mut tasks = upkeep::start(&broker).await;
+    tasks.push({
+        let (broker, failed) = (Arc::clone(&broker), broker.controller.failed());
+        let stopping = broker.stopping();
+        tokio::spawn(async move {
+            tokio::select! {
+                why = failed => broker.fail(why),
+                () = stopping => (),
+            }
+        })
+    });
     gauges::register(&broker);
     let metrics_address = endpoint
         .as_ref()

@@ -23,9 +23,9 @@ use std::{
 use common::{Client, TestBroker, batch, fetch_request, produce_request, topic_name, values};
 use faulty::{Fault, FaultyDisk};
 use kafka_protocol::messages::{
-    AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest,
+    AlterReplicaLogDirsRequest, CreateTopicsResponse, DeleteRecordsRequest, DescribeLogDirsRequest,
     DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
     alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
     delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
     describe_producers_request::TopicRequest,
@@ -426,6 +426,52 @@ fn a_crowd_of_connections_takes_no_directory_with_it() {
     assert_eq!(last.read(&mut [0]).ok(), Some(0));
     drop(crowd);
     process.kill();
+}
+
+/// The controller's database shares the directory with logs that can still be written: it is as little without the
+/// one as without the other.
+#[test]
+fn without_the_database_of_the_controller_the_broker_cannot_go_on() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dirs = ["first", "second"].map(|name| root.path().join(name).display().to_string());
+    let said = root.path().join("said");
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    // No file may grow above 128 KiB, and what is decided is longer in the database than in the metadata log.
+    let limit = format!("trap '' XFSZ; ulimit -f 256; exec >{}", said.display());
+    let mut process = Process::start_limited(&limit, &dirs, address);
+    let mut client = Client::connect(address);
+    client.create_topic("orders", 1);
+    assert_eq!(produce(&mut client, 0, "before"), 0);
+    let replicas: Vec<String> = (0..1000).map(|index| format!("{index}:1")).collect();
+    let config = [(
+        "leader.replication.throttled.replicas",
+        &*replicas.join(","),
+    )];
+    let created = (0..100).take_while(|at| {
+        let request = Client::new_topic(&format!("topic-{at}"), 1, &config);
+        let answer: io::Result<CreateTopicsResponse> = client.try_call(7, &request);
+        answer.is_ok_and(|answer| answer.topics[0].error_code == 0)
+    });
+    let created = created.count();
+    assert!((1..100).contains(&created), "{created}");
+    until("it has ended", || {
+        process.0.try_wait().is_ok_and(|it| it.is_some())
+    });
+    let said = std::fs::read_to_string(said).expect("what it said");
+    let why = said
+        .lines()
+        .find(|line| line.contains("Shutdown broker because"))
+        .unwrap_or_else(|| panic!("{said}"));
+    let database = Path::new(&dirs[0]).join("__cluster_metadata-0");
+    assert!(why.contains(&*database.display().to_string()), "{why}");
+    assert!(why.contains("File too large"), "{why}");
+
+    // Nothing that was acknowledged is lost.
+    let _process = Process::start(&dirs, address);
+    let mut client = Client::connect(address);
+    assert_eq!(records(&mut client, 0), ["before"]);
+    let known: MetadataResponse = client.call(12, &MetadataRequest::default().with_topics(None));
+    assert!(known.topics.len() > created, "{}", known.topics.len());
 }
 
 /// The program itself.

@@ -220,6 +220,21 @@ impl Client {
         partitions: i32,
         configs: &[(&str, &str)],
     ) {
+        let request = Self::new_topic(name, partitions, configs);
+        let response: CreateTopicsResponse = self.call(7, &request);
+        let topic = &response.topics[0];
+        assert_eq!(
+            (topic.error_code, &topic.error_message),
+            (0, &None),
+            "{name} is created"
+        );
+    }
+
+    pub(crate) fn new_topic(
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> CreateTopicsRequest {
         let config = |(name, value): &(&str, &str)| {
             CreatableTopicConfig::default()
                 .with_name((*name).to_owned().into())
@@ -230,16 +245,9 @@ impl Client {
             .with_num_partitions(partitions)
             .with_replication_factor(1)
             .with_configs(configs.iter().map(config).collect());
-        let request = CreateTopicsRequest::default()
+        CreateTopicsRequest::default()
             .with_topics(vec![topic])
-            .with_timeout_ms(10_000);
-        let response: CreateTopicsResponse = self.call(7, &request);
-        let topic = &response.topics[0];
-        assert_eq!(
-            (topic.error_code, &topic.error_message),
-            (0, &None),
-            "{name} is created"
-        );
+            .with_timeout_ms(10_000)
     }
 
     /// Produces one batch to a partition with `acks=all`.

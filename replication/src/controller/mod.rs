@@ -52,6 +52,7 @@ use self::{
     metadata_log::MetadataLog,
     producer_ids::Block,
     proposer::{Message, Proposal, Proposer},
+    raft_log::Failure,
     raft_state::State,
     topics::{Created, Defaults, Deleted, MorePartitions, NewTopic, TopicRef},
 };
@@ -115,6 +116,7 @@ struct Shared {
     images: Arc<Images>,
     proposals: mpsc::Sender<Message>,
     log: Arc<MetadataLog>,
+    failure: Failure,
 }
 
 /// What a decision is made on.
@@ -173,6 +175,7 @@ impl Controller {
         let node_id = config.node_id;
         let opened = opening::open(&config).await?;
         let (raft_log, closed) = opened.database;
+        let failure = raft_log.failure();
         let state = blocking({
             let (cluster_id, raft_log) = (config.cluster_id.clone(), raft_log.clone());
             move || State::open(&cluster_id, opened.log, raft_log)
@@ -189,6 +192,7 @@ impl Controller {
             images: images.clone(),
             proposals,
             log: log.clone(),
+            failure,
         });
         let mut proposer = Proposer::new(config, raft, images, log, closed, queue);
         proposer.activate().await?;
@@ -203,6 +207,20 @@ impl Controller {
 
     pub fn watch(&self) -> watch::Receiver<Arc<ClusterImage>> {
         self.shared.images.watch()
+    }
+
+    /// Completes when the database that Raft's log is in cannot be written or read any more, and says why: nothing
+    /// is decided from then on.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + 'static + use<> {
+        let mut failure = self.shared.failure.clone();
+        async move {
+            let failed = failure.wait_for(Option::is_some).await;
+            match failed.ok().and_then(|why| why.clone()) {
+                Some(why) => why,
+                // Closed, and in good order.
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// The metadata log, for those who follow it by Fetch.

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - An entry is acknowledged, and a vote given, only once it is on disk.
-//! - A failed write or fsync is reported and not tried again: Raft stops.
+//! - A failed write or fsync is reported and not tried again: Raft stops, and whoever watches
+//!   [`RaftLog::failure`] is told what has failed.
 //! - The database is tuned to be small, not fast: it holds a few thousand entries, and its reads are
 //!   those of a start.
 
@@ -33,7 +34,7 @@ use rocksdb::{
     WriteOptions,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::raft::{
     Batches, Entry, LogId, Membership, NodeId, StoredMembership, TypeConfig, Vote, log_id,
@@ -67,8 +68,12 @@ pub(super) struct RaftLog {
 /// Resolves, with an error, once the last handle on the database is gone and it is closed.
 pub(super) type Closed = oneshot::Receiver<()>;
 
+/// What has failed, once something has.
+pub(super) type Failure = watch::Receiver<Option<String>>;
+
 struct Database {
     db: DB,
+    failed: watch::Sender<Option<String>>,
     /// Dropped after the database.
     _closed: oneshot::Sender<()>,
 }
@@ -81,6 +86,22 @@ impl Deref for Database {
     }
 }
 
+impl Database {
+    /// The result of what must not fail.
+    fn done<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, rocksdb::Error> {
+        if let Err(err) = &result {
+            let path = self.db.path().display();
+            let why = format!("the controller's database in {path} has failed: {err}");
+            self.failed.send_if_modified(|failed| {
+                let first = failed.is_none();
+                failed.get_or_insert(why);
+                first
+            });
+        }
+        result
+    }
+}
+
 impl RaftLog {
     pub(super) fn open(dir: &Path) -> Result<(RaftLog, Closed), Error> {
         let options = options(dir)?;
@@ -89,9 +110,14 @@ impl RaftLog {
         let (sender, closed) = oneshot::channel();
         let db = Arc::new(Database {
             db,
+            failed: watch::Sender::new(None),
             _closed: sender,
         });
         Ok((RaftLog { db }, closed))
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.db.failed.subscribe()
     }
 
     /// Whose database this is; `None` if it is new.
@@ -173,7 +199,8 @@ impl RaftLog {
 
     /// The metadata log is on disk up to here: entries up to `applied` may go.
     pub(super) fn set_base(&self, base: &Base) -> Result<(), Error> {
-        Ok(self.db.put_opt(BASE, encode_base(base), &synced())?)
+        let put = self.db.put_opt(BASE, encode_base(base), &synced());
+        Ok(self.db.done(put)?)
     }
 
     fn scan(&self, first: u64) -> DBIterator<'_> {
@@ -225,8 +252,10 @@ impl RaftLogReader<TypeConfig> for RaftLog {
         let read = |err: Error| failed(ErrorSubject::Logs, ErrorVerb::Read, &err);
         let mut entries: Vec<Entry> = Vec::new();
         for item in self.scan(first) {
-            let (key, value) =
-                item.map_err(|err| failed(ErrorSubject::Logs, ErrorVerb::Read, &err))?;
+            let (key, value) = self
+                .db
+                .done(item)
+                .map_err(|err| failed(ErrorSubject::Logs, ErrorVerb::Read, &err))?;
             let Some(index) = entry_index(&key).filter(|index| range.contains(index)) else {
                 break;
             };
@@ -262,7 +291,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError<NodeId>> {
         let (db, value) = (self.db.clone(), encode_vote(vote));
-        blocking(move || db.put_opt(VOTE, value, &synced()))
+        blocking(move || db.done(db.put_opt(VOTE, value, &synced())))
             .await
             .map_err(|err| failed(ErrorSubject::Vote, ErrorVerb::Write, &err))
     }
@@ -288,11 +317,12 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         // Two steps, because entries must be readable when this returns, and that must not wait for
         // the disk.
         self.db
-            .write(batch)
+            .done(self.db.write(batch))
             .map_err(|err| failed(ErrorSubject::Logs, ErrorVerb::Write, &err))?;
         let db = self.db.clone();
         tokio::task::spawn_blocking(move || {
-            callback.log_io_completed(db.flush_wal(true).map_err(io::Error::other));
+            let flushed = db.done(db.flush_wal(true));
+            callback.log_io_completed(flushed.map_err(io::Error::other));
         });
         Ok(())
     }
@@ -301,7 +331,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         let mut batch = WriteBatch::default();
         batch.delete_range(entry_key(log_id.index), [ENTRY + 1].to_vec());
         let db = self.db.clone();
-        blocking(move || db.write_opt(batch, &synced()))
+        blocking(move || db.done(db.write_opt(batch, &synced())))
             .await
             .map_err(|err| failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &err))
     }
@@ -313,7 +343,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         batch.put(PURGED, encode_log_id(&log_id));
         batch.delete_range(entry_key(0), entry_key(log_id.index + 1));
         self.db
-            .write(batch)
+            .done(self.db.write(batch))
             .map_err(|err| failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &err))
     }
 }
