@@ -288,6 +288,38 @@ impl Broker {
         }
     }
 
+    /// Tells the controller which directories take no new partitions, if that has changed.
+    pub(crate) async fn tell_cordoned(&self) {
+        let config = self.config();
+        let directories = self.partitions.directories().iter();
+        let is_cordoned = |one: &&Arc<Directory>| {
+            config
+                .cordoned_log_dirs
+                .iter()
+                .any(|path| path == one.path())
+        };
+        let cordoned: Vec<Uuid> = directories
+            .filter(is_cordoned)
+            .map(|one| one.id())
+            .collect();
+        drop(config);
+        let image = self.image();
+        let known = image.brokers.get(&self.node_id);
+        if known.is_none_or(|known| known.cordoned() == cordoned) {
+            return;
+        }
+        let (id, epoch) = (self.node_id, self.broker_epoch);
+        match self
+            .controller
+            .cordon_directories(id, epoch, cordoned)
+            .await
+        {
+            Ok(Ok(())) => (),
+            Ok(Err(refusal)) => error!(%refusal, "the controller does not take what is cordoned"),
+            Err(err) => error!(%err, "cannot tell the controller what is cordoned"),
+        }
+    }
+
     /// Tells the controller which directories are left, if one has failed. Without any, or without the one
     /// that has the metadata log, the broker cannot go on.
     pub(crate) async fn tell_directories(&self) {

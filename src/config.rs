@@ -112,6 +112,8 @@ pub struct Config {
     pub controller_quorum_voters: Vec<Voter>,
 
     pub log_dirs: Vec<PathBuf>,
+    /// Those of them that take no new partitions.
+    pub cordoned_log_dirs: Vec<PathBuf>,
     pub metadata_log_dir: PathBuf,
 
     pub connections_max_idle: Duration,
@@ -326,6 +328,7 @@ impl Config {
 
             log_dirs: log_dirs(&mut read),
             metadata_log_dir: metadata_log_dir(&mut read),
+            cordoned_log_dirs: cordoned_log_dirs(&mut read),
 
             connections_max_idle: read.duration("connections.max.idle.ms"),
             max_connections: read.size("max.connections"),
@@ -585,6 +588,36 @@ fn metadata_log_dir(read: &mut Reader<'_>) -> PathBuf {
         Some(dir) => PathBuf::from(dir),
         None => log_dirs(read).into_iter().next().unwrap_or_default(),
     }
+}
+
+fn cordoned_log_dirs(read: &mut Reader<'_>) -> Vec<PathBuf> {
+    const KEY: &str = "cordoned.log.dirs";
+    const ALL: &str = "*";
+    let dirs = log_dirs(read);
+    let cordoned = read.list(KEY);
+    if cordoned == [ALL] {
+        return dirs;
+    }
+    if cordoned.iter().any(|entry| entry == ALL) {
+        let why = format!("When {KEY} is set to {ALL}, it must not contain other values");
+        read.refuse_together(KEY, &why);
+        return Vec::new();
+    }
+    // As they are written: `/a/` and `/a` compare as paths, and a real broker compares text.
+    let is_missing = |entry: &&String| !dirs.iter().any(|dir| dir.as_os_str() == entry.as_str());
+    let missing: Vec<&str> = cordoned
+        .iter()
+        .filter(is_missing)
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        let why = format!(
+            "All entries in {KEY} must be present in log.dirs or log.dir. Missing entries : {}",
+            missing.join(", ")
+        );
+        read.refuse_together(KEY, &why);
+    }
+    cordoned.iter().map(PathBuf::from).collect()
 }
 
 fn max_connections_per_ip_overrides(read: &mut Reader<'_>) -> BTreeMap<String, usize> {

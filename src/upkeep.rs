@@ -19,6 +19,7 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
     let image = Arc::clone(&images.borrow_and_update());
     blocking(broker, move |broker| broker.apply(&image)).await;
     broker.tell_places().await;
+    broker.tell_cordoned().await;
 
     let follow = {
         let broker = Arc::clone(broker);
@@ -33,6 +34,7 @@ pub(crate) async fn start(broker: &Arc<Broker>) -> Vec<JoinHandle<()>> {
                 let image = Arc::clone(&images.borrow_and_update());
                 blocking(&broker, move |broker| broker.apply(&image)).await;
                 broker.tell_places().await;
+                broker.tell_cordoned().await;
             }
         }
     };

@@ -25,21 +25,27 @@ use faulty::{Fault, FaultyDisk};
 use kafka_protocol::messages::{
     AlterReplicaLogDirsRequest, CreateTopicsResponse, DeleteRecordsRequest, DescribeLogDirsRequest,
     DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
-    ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse,
+    OffsetForLeaderEpochRequest,
     alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
     delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
     describe_producers_request::TopicRequest,
     describe_topic_partitions_request,
     elect_leaders_request::TopicPartitions,
+    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     metadata_request::MetadataRequestTopic,
     metadata_response::MetadataResponsePartition,
     offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
 };
+use protocol::messages;
 use storage::disk::{self, Disk, Entry, File, Lock, Mode, Space};
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 const LEADER_NOT_AVAILABLE: i16 = 5;
+const INVALID_REPLICATION_FACTOR: i16 = 38;
+const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
+const INVALID_REQUEST: i16 = 42;
 
 /// The directory on the disk that fails.
 const FAULTY: &str = "/faulty";
@@ -231,6 +237,62 @@ fn what_is_in_a_directory_that_cannot_be_opened_is_waited_for() {
     let mut client = broker.client();
     assert_eq!(produce(&mut client, bad[0], "after"), 0);
     assert_eq!(records(&mut client, bad[0]), ["before", "after"]);
+}
+
+#[test]
+fn a_cordoned_directory_takes_nothing_new_and_keeps_what_it_has() {
+    let machine = Machine::new(5);
+    let broker = machine.start(&[("cordoned.log.dirs", FAULTY)]);
+    let mut client = broker.client();
+    let first = broker.dir.path().join("data").display().to_string();
+    assert_eq!(cordoned(&mut client), [false, true]);
+    client.create_topic("orders", 3);
+    assert_eq!(in_directory(&mut client, &first), [0, 1, 2]);
+    assert_eq!(moved(&mut client, FAULTY, 0), INVALID_REPLICA_ASSIGNMENT);
+
+    // The other way round, while it runs.
+    assert_eq!(cordon(&mut client, &first), 0);
+    until("it is told", || cordoned(&mut client) == [true, false]);
+    client.create_topic("others", 1);
+    assert_eq!(in_directory(&mut client, FAULTY), [0]);
+    assert_eq!(produce(&mut client, 1, "where it is"), 0);
+    assert_eq!(moved(&mut client, FAULTY, 0), 0);
+    until("it has moved", || {
+        in_directory(&mut client, FAULTY) == [0, 0]
+    });
+    assert_eq!(moved(&mut client, &first, 0), INVALID_REPLICA_ASSIGNMENT);
+
+    assert_eq!(cordon(&mut client, "/elsewhere"), INVALID_REQUEST);
+    assert_eq!(cordon(&mut client, "*"), 0);
+    until("it is told", || cordoned(&mut client) == [true, true]);
+    let answer: CreateTopicsResponse = client.call(7, &Client::new_topic("more", 1, &[]));
+    assert_eq!(answer.topics[0].error_code, INVALID_REPLICATION_FACTOR);
+    assert_eq!(produce(&mut client, 1, "still there"), 0);
+    assert_eq!(cordon(&mut client, ""), 0);
+    until("it is told", || cordoned(&mut client) == [false, false]);
+    client.create_topic("more", 1);
+}
+
+/// Which of the directories take nothing new, as DescribeLogDirs 5 tells it.
+fn cordoned(client: &mut Client) -> Vec<bool> {
+    client.send_frame(b"\0\x23\0\x05\0\0\0\x07\xff\xff\0\0\0");
+    let answer = client.receive_frame().expect("an answer");
+    let answer = messages::DescribeLogDirsResponse::decode(answer.slice(5..), 5);
+    let dirs = answer.expect("an answer").results;
+    dirs.iter().map(|dir| dir.is_cordoned).collect()
+}
+
+fn cordon(client: &mut Client, dirs: &str) -> i16 {
+    const BROKER: i8 = 4;
+    let config = AlterableConfig::default()
+        .with_name("cordoned.log.dirs".to_owned().into())
+        .with_value(Some(dirs.to_owned().into()));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(BROKER)
+        .with_resource_name("1".to_owned().into())
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    client.call(1, &request).responses[0].error_code
 }
 
 #[test]

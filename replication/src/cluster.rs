@@ -265,6 +265,12 @@ impl ClusterImage {
         self.brokers.get(&broker).is_some_and(|b| b.is_active())
     }
 
+    /// Does this directory of a broker take no new partitions?
+    pub fn has_cordoned(&self, broker: i32, directory: Uuid) -> bool {
+        let broker = self.brokers.get(&broker);
+        broker.is_some_and(|broker| broker.has_cordoned(directory))
+    }
+
     /// Replicas that cannot serve: of a broker that does not, or in a directory that has failed.
     pub fn offline_replicas(&self, partition: &PartitionInfo) -> Vec<i32> {
         let is_online = |id: i32| match self.brokers.get(&id) {
@@ -611,6 +617,21 @@ impl ClusterImage {
 impl Broker {
     pub fn is_active(&self) -> bool {
         !self.fenced && !self.in_controlled_shutdown
+    }
+
+    /// Directories that take no new partitions.
+    pub fn cordoned(&self) -> &[Uuid] {
+        self.cordoned_log_dirs.as_deref().unwrap_or_default()
+    }
+
+    pub fn has_cordoned(&self, directory: Uuid) -> bool {
+        self.cordoned().contains(&directory)
+    }
+
+    /// Does none of its directories take new partitions?
+    pub fn is_cordoned(&self) -> bool {
+        let is_one = |directory: &Uuid| self.has_cordoned(*directory);
+        !self.log_dirs.is_empty() && self.log_dirs.iter().all(is_one)
     }
 
     /// The record's flags are -1 for "now false", 1 for "now true", 0 for "as it was".

@@ -465,7 +465,7 @@ impl Partitions {
                 let directory = match found.first() {
                     Some(found) => self.named(info).or_else(|| Some(Arc::clone(found))),
                     None if self.may_be_out_of_reach(info) => None,
-                    None => self.choose(info, &mut counts),
+                    None => self.choose(image, info, &mut counts),
                 };
                 let leadership = leadership(info, &config);
                 todo.push(Opening {
@@ -500,8 +500,14 @@ impl Partitions {
             && (!self.unusable.is_empty() || any_offline())
     }
 
-    /// Where a new log goes: where the image says, else where the fewest are.
-    fn choose(&self, info: &PartitionInfo, counts: &mut [usize]) -> Option<Arc<Directory>> {
+    /// Where a new log goes: where the image says, else where the fewest are of those that are not
+    /// cordoned, if there are any.
+    fn choose(
+        &self,
+        image: &ClusterImage,
+        info: &PartitionInfo,
+        counts: &mut [usize],
+    ) -> Option<Arc<Directory>> {
         let named = self.named(info).and_then(|named| {
             let is_it = |other| Arc::ptr_eq(other, &named);
             self.directories.iter().position(is_it)
@@ -509,7 +515,10 @@ impl Partitions {
         let at = named.or_else(|| {
             (0..self.directories.len())
                 .filter(|at| !self.directories[*at].is_offline())
-                .min_by_key(|at| counts[*at])
+                .min_by_key(|at| {
+                    let cordoned = image.has_cordoned(self.node_id, self.directories[*at].id());
+                    (cordoned, counts[*at])
+                })
         })?;
         counts[at] += 1;
         Some(Arc::clone(&self.directories[at]))

@@ -71,6 +71,9 @@ fn relocate(
         return Err(Error::Offline);
     }
     let partition = broker.partition(topic, index)?;
+    if broker.image().has_cordoned(broker.node_id(), to.id()) {
+        return Err(Error::CordonedLogDir);
+    }
     broker
         .partitions()
         .relocate(&partition, Arc::clone(to), clock::now);

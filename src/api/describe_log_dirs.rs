@@ -45,7 +45,7 @@ pub(crate) fn handle(
             .get(&*replica.name.topic)
             .is_some_and(|indexes| indexes.contains(&replica.name.index)),
     };
-    let partitions = broker.partitions();
+    let (partitions, image) = (broker.partitions(), broker.image());
     let current = partitions
         .all()
         .into_iter()
@@ -59,7 +59,10 @@ pub(crate) fn handle(
     let results = partitions
         .directories()
         .iter()
-        .map(|directory| describe(directory, &replicas));
+        .map(|directory| DescribeLogDirsResult {
+            is_cordoned: image.has_cordoned(broker.node_id(), directory.id()),
+            ..describe(directory, &replicas)
+        });
     let unusable = partitions.unusable().iter().map(|path| failed(path));
     DescribeLogDirsResponse {
         results: results.chain(unusable).collect(),

@@ -70,6 +70,8 @@ pub(crate) enum Error {
     UnknownResourceType,
     /// No log directory of this broker has this path.
     LogDirNotFound,
+    /// The log directory takes no new replicas.
+    CordonedLogDir,
     /// The time-out of the request was over before it could be done.
     TimedOut,
     Partition(partition::Error),
@@ -135,6 +137,7 @@ impl Error {
             Self::TopicDeletionDisabled => ErrorCode::TopicDeletionDisabled,
             Self::DeletionIsNotThePolicy => ErrorCode::PolicyViolation,
             Self::LogDirNotFound => ErrorCode::LogDirNotFound,
+            Self::CordonedLogDir => ErrorCode::InvalidReplicaAssignment,
             Self::TimedOut => ErrorCode::RequestTimedOut,
             Self::Refused(refusal) => refused(refusal.reason),
             Self::Controller(err) => match err {
@@ -376,6 +379,7 @@ impl fmt::Display for Error {
             Self::DeletionIsNotThePolicy => f.write_str("the topic's policy is not to delete"),
             Self::UnknownResourceType => f.write_str("nothing of this type has configs"),
             Self::LogDirNotFound => f.write_str("there is no such log directory"),
+            Self::CordonedLogDir => f.write_str("the log directory takes no new replicas"),
             Self::TimedOut => f.write_str("the request's time was over before it could be done"),
             Self::Partition(err) => write!(f, "{err}"),
             Self::Refused(refusal) => write!(f, "{refusal}"),

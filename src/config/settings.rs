@@ -235,6 +235,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes that a key's value will not do, for a reason of ours.
+    /// Refuses what contradicts another key, as Kafka words that.
+    pub(super) fn refuse_together(&mut self, name: &'static str, why: &str) {
+        self.problems.push(Problem {
+            reason: format!("requirement failed: {why}"),
+            origin: self.settings.origin(name),
+            allowed: None,
+        });
+    }
+
     pub(super) fn refuse(&mut self, name: &'static str, why: &str) {
         let key = row(name);
         let value = self.settings.value(key).unwrap_or_default();

@@ -103,6 +103,17 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
         to.gauge(&list::LOG_DIRECTORY_OFFLINE, &labels, value);
     }
     to.gauge(&list::OFFLINE_LOG_DIRECTORY_COUNT, &[], offline as f64);
+
+    let image = broker.image();
+    let mut cordoned = 0;
+    for directory in broker.partitions().directories() {
+        let is_cordoned = image.has_cordoned(broker.node_id(), directory.id());
+        cordoned += usize::from(is_cordoned);
+        let labels = [("logDirectory", &*directory.path().to_string_lossy())];
+        let value = f64::from(u8::from(is_cordoned));
+        to.gauge(&list::LOG_DIRECTORY_CORDONED, &labels, value);
+    }
+    to.gauge(&list::CORDONED_LOG_DIRECTORY_COUNT, &[], cordoned as f64);
 }
 
 fn scrape_log(partition: &Partition, to: &mut Scrape<'_>) {

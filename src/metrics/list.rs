@@ -143,6 +143,10 @@ metrics! {
         "Logs in a log directory that cannot be compacted; the reason is in the broker's log.";
     OFFLINE_LOG_DIRECTORY_COUNT = "kafka_log_logmanager_offlinelogdirectorycount", Gauge, Count;
         "Log directories that have failed.";
+    CORDONED_LOG_DIRECTORY_COUNT = "kafka_log_logmanager_cordonedlogdirectorycount", Gauge, Count;
+        "Log directories that take no new partitions.";
+    LOG_DIRECTORY_CORDONED = "kafka_log_logmanager_logdirectorycordoned", Gauge, Count;
+        "1 where a log directory takes no new partitions, 0 where it does.";
     LOG_DIRECTORY_OFFLINE = "kafka_log_logmanager_logdirectoryoffline", Gauge, Count;
         "1 where a log directory has failed, 0 where it works.";
 

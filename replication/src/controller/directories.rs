@@ -18,6 +18,9 @@ use crate::{
 /// From this metadata.version (3.7-IV2) on the cluster knows directories.
 const METADATA_VERSION_FOR_DIRECTORIES: i16 = 17;
 
+/// And from this one on (4.3-IV0) that some take no new partitions.
+const METADATA_VERSION_FOR_CORDONS: i16 = 30;
+
 /// A broker's replica of a partition is in this directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -93,6 +96,35 @@ pub fn fail(
     }
 }
 
+/// Directories of a broker take no new partitions, all others do (KIP-1066).
+pub fn cordon(
+    scene: &Scene<'_>,
+    broker: i32,
+    epoch: i64,
+    cordoned: &[Uuid],
+) -> Decision<Result<(), Refusal>> {
+    if let Err(refusal) = brokers::check_epoch(scene.image, broker, epoch) {
+        return Decision::refused(Err(refusal));
+    }
+    let known = scene.image.brokers.get(&broker);
+    let is_news = known.is_some_and(|known| known.cordoned() != cordoned);
+    let has_words = METADATA_VERSION_FOR_CORDONS <= scene.image.feature(METADATA_VERSION);
+    let mut records = Vec::new();
+    if is_news && has_words {
+        let change = BrokerRegistrationChangeRecord {
+            broker_id: broker,
+            broker_epoch: epoch,
+            cordoned_log_dirs: Some(cordoned.to_vec()),
+            ..BrokerRegistrationChangeRecord::default()
+        };
+        records.push(MetadataRecord::BrokerRegistrationChange(change));
+    }
+    Decision {
+        records,
+        answer: Ok(()),
+    }
+}
+
 fn knows_directories(image: &ClusterImage) -> bool {
     METADATA_VERSION_FOR_DIRECTORIES <= image.feature(METADATA_VERSION)
 }
@@ -143,6 +175,26 @@ mod tests {
              show orders-0 => leader -1 epoch 1 isr [] eligible [1] last [1] in [210]
              restart 1 dirs=210,211
              show orders-0 => leader 1 epoch 2 isr [1] in [210]",
+        );
+    }
+
+    /// In the words of Apache Kafka 4.4.0.
+    #[test]
+    fn who_has_all_directories_cordoned_gets_no_new_partitions() {
+        check(
+            "broker 1 dirs=210,211
+             cordon 1 210
+             create one 1 1 => 1x1
+             cordon 1 210,211
+             create two 1 1 => InvalidReplicationFactor: Unable to replicate the partition 1 time(s): All brokers are currently fenced, or have all their log directories cordoned.
+             create two 0:1 => InvalidReplicaAssignment: The manual partition assignment includes broker 1, but all its log directories are cordoned.
+             grow one 2 => InvalidReplicationFactor: All brokers are currently fenced, or have all their log directories cordoned.
+             broker 2
+             create two 1 2 => InvalidReplicationFactor: Unable to replicate the partition 2 time(s): The target replication factor of 2 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.
+             create three 1 1 => 1x1
+             show three-0 => leader 2 epoch 0 isr [2] in [1002]
+             cordon 1 none
+             create two 1 2 => 1x2",
         );
     }
 

@@ -334,6 +334,17 @@ impl Controller {
             .await
     }
 
+    /// Says which directories of a broker take no new partitions.
+    pub async fn cordon_directories(
+        &self,
+        broker_id: i32,
+        broker_epoch: i64,
+        cordoned: Vec<uuid::Uuid>,
+    ) -> Result<Result<(), Refusal>, Error> {
+        self.propose(move |scene| directories::cordon(scene, broker_id, broker_epoch, &cordoned))
+            .await
+    }
+
     pub async fn begin_controlled_shutdown(
         &self,
         id: i32,

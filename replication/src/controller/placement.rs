@@ -23,7 +23,10 @@ pub(super) fn place(
         ));
     };
     if racks.unfenced == 0 {
-        return Err("All brokers are currently fenced.".to_owned());
+        return Err(
+            "All brokers are currently fenced, or have all their log directories cordoned."
+                .to_owned(),
+        );
     }
     if racks.brokers < factor {
         return Err(format!(
@@ -62,8 +65,13 @@ struct Ring {
 impl Racks {
     fn new(image: &ClusterImage, dice: &mut Dice) -> Racks {
         let mut by_name: BTreeMap<Option<&str>, Rack> = BTreeMap::new();
-        let mut unfenced = 0;
-        for broker in image.brokers.values() {
+        let (mut unfenced, mut brokers) = (0, 0);
+        let usable = image
+            .brokers
+            .values()
+            .filter(|broker| !broker.is_cordoned());
+        for broker in usable {
+            brokers += 1;
             let rack = by_name.entry(broker.rack.as_deref()).or_default();
             if broker.fenced {
                 rack.fenced.ids.push(broker.id);
@@ -81,7 +89,7 @@ impl Racks {
         Racks {
             racks,
             offset,
-            brokers: image.brokers.len(),
+            brokers,
             unfenced,
             placed: 0,
         }

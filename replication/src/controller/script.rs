@@ -5,6 +5,7 @@
 //! restart 1 [dirs=ID,ID]                   the same after it stopped in good order
 //! place BROKER NAME-INDEX DIR              a broker says where its replica is
 //! online BROKER ID,ID                      the directories a broker has left
+//! cordon BROKER ID,ID|none                 the directories that take no new partitions
 //! create NAME COUNT FACTOR [KEY=VALUE]     also: create NAME 0:1,2 1:2,1 (replicas of each partition)
 //! delete NAME | grow NAME COUNT [2,1 ...]  (replicas of each new partition)
 //! set|append|subtract|unset RESOURCE KEY[=VALUE], replace RESOURCE [KEY=VALUE]
@@ -133,6 +134,14 @@ impl Cluster {
             }
             ["online", id, ids] => self.broker(id, |scene, id, epoch| {
                 directories::fail(scene, id, epoch, &uuids(ids))
+            }),
+            ["cordon", id, ids] => self.broker(id, |scene, id, epoch| {
+                let cordoned = if ids == "none" {
+                    Vec::new()
+                } else {
+                    uuids(ids)
+                };
+                directories::cordon(scene, id, epoch, &cordoned)
             }),
             ["fence", id] => self.broker(id, brokers::fence),
             ["unfence", id] => self.broker(id, brokers::unfence),

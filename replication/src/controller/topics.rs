@@ -218,7 +218,11 @@ fn placed(
         }
         count => count,
     };
-    place(scene.image, scene.dice, count, factor)
+    place(scene.image, scene.dice, count, factor).map_err(|refusal| {
+        let why = refusal.message.unwrap_or_default();
+        let text = format!("Unable to replicate the partition {factor} time(s): {why}");
+        Refusal::new(refusal.reason, text)
+    })
 }
 
 fn place(
@@ -227,20 +231,15 @@ fn place(
     count: i32,
     factor: i16,
 ) -> Result<Vec<Placement>, Refusal> {
-    let unable = |why: &str| {
-        Refusal::new(
-            Reason::InvalidReplicationFactor,
-            format!("Unable to replicate the partition {factor} time(s): {why}"),
-        )
-    };
-    let places = placement::place(image, dice, count, factor).map_err(|why| unable(&why))?;
+    let unable = |why: String| Refusal::new(Reason::InvalidReplicationFactor, why);
+    let places = placement::place(image, dice, count, factor).map_err(unable)?;
     places
         .into_iter()
         .map(|replicas| {
             let isr = active(image, &replicas);
             if isr.is_empty() {
                 return Err(unable(
-                    "All brokers are currently fenced or in controlled shutdown.",
+                    "All brokers are currently fenced or in controlled shutdown.".to_owned(),
                 ));
             }
             Ok(Placement { replicas, isr })
@@ -300,10 +299,16 @@ fn assign(
     sorted.sort_unstable();
     let mut previous = None;
     for id in sorted {
-        if !image.brokers.contains_key(&id) {
+        let Some(broker) = image.brokers.get(&id) else {
             return Err(invalid(format!(
                 "The manual partition assignment includes broker {id}, but no such broker is \
                  registered."
+            )));
+        };
+        if broker.is_cordoned() {
+            return Err(invalid(format!(
+                "The manual partition assignment includes broker {id}, but all its log directories \
+                 are cordoned."
             )));
         }
         if previous == Some(id) {
@@ -603,7 +608,7 @@ mod tests {
     #[test]
     fn counts_and_replicas_must_be_possible() {
         check(
-            "create orders 1 1 => InvalidReplicationFactor: Unable to replicate the partition 1 time(s): All brokers are currently fenced.
+            "create orders 1 1 => InvalidReplicationFactor: Unable to replicate the partition 1 time(s): All brokers are currently fenced, or have all their log directories cordoned.
              broker 1
              create orders 0 1 => InvalidPartitions: Number of partitions was set to an invalid non-positive value.
              create orders 1 0 => InvalidReplicationFactor: Replication factor must be larger than 0, or -1 to use the default value.
