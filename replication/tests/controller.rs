@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use protocol::{
@@ -160,6 +160,35 @@ async fn old_history_goes_once_a_checkpoint_has_it() {
     assert!(0 < node.controller.log().start_offset());
     assert_same(&node.controller.image(), &before);
     node.stop(epoch).await;
+}
+
+/// A disk that is full, say. Nothing could be decided any more, and nobody would know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_written_ends_the_controller() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start_with(dir.path(), |config| config.snapshot_bytes = 2_000).await;
+    node.register().await;
+    let failed = node.controller.failed();
+    // Directories in the places of files.
+    let end = node.controller.log().end_offset();
+    for offset in end..end + 1000 {
+        let name = format!("{offset:020}-0000000001.checkpoint.tmp");
+        std::fs::create_dir(metadata(dir.path()).join(name)).unwrap();
+    }
+    // Until it has ended; what is decided before grows to a checkpoint.
+    let mut at = 0;
+    while node
+        .controller
+        .create_topics(vec![new_topic(&format!("topic-{at}"), 1)], false)
+        .await
+        .is_ok()
+    {
+        at += 1;
+        assert!(at < 1000, "it goes on");
+    }
+    let why = tokio::time::timeout(Duration::from_secs(60), failed).await;
+    assert!(why.unwrap().contains(".checkpoint"));
+    node.kill().await;
 }
 
 /// As Apache Kafka counts: a checkpoint of a large cluster is larger than all that happens in a day.
@@ -442,6 +471,16 @@ fn segment(dir: &Path, base_offset: i64) -> PathBuf {
     metadata(dir).join(format!("{base_offset:020}.log"))
 }
 
+fn new_topic(name: &str, partition_count: i32) -> NewTopic {
+    NewTopic {
+        name: name.to_owned(),
+        partition_count,
+        replication_factor: 1,
+        configs: vec![("retention.ms".to_owned(), Some("1000".to_owned()))],
+        ..NewTopic::default()
+    }
+}
+
 fn checkpoints(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(metadata(dir)).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -571,13 +610,7 @@ impl Node {
     }
 
     async fn create(&self, name: &str, partition_count: i32) {
-        let topic = NewTopic {
-            name: name.to_owned(),
-            partition_count,
-            replication_factor: 1,
-            configs: vec![("retention.ms".to_owned(), Some("1000".to_owned()))],
-            ..NewTopic::default()
-        };
+        let topic = new_topic(name, partition_count);
         let created = self.controller.create_topics(vec![topic], false).await;
         created.unwrap().remove(0).unwrap();
     }

@@ -117,6 +117,7 @@ struct Shared {
     proposals: mpsc::Sender<Message>,
     log: Arc<MetadataLog>,
     failure: Failure,
+    raft: raft::Metrics,
 }
 
 /// What a decision is made on.
@@ -193,6 +194,7 @@ impl Controller {
             proposals,
             log: log.clone(),
             failure,
+            raft: raft.metrics(),
         });
         let mut proposer = Proposer::new(config, raft, images, log, closed, queue);
         proposer.activate().await?;
@@ -209,16 +211,25 @@ impl Controller {
         self.shared.images.watch()
     }
 
-    /// Completes when the database that Raft's log is in cannot be written or read any more, and says why: nothing
-    /// is decided from then on.
+    /// Completes when nothing is decided any more, and says why: the database that Raft's log is in cannot be
+    /// written or read, a checkpoint cannot be written, or Raft has a fault.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static + use<> {
         let mut failure = self.shared.failure.clone();
+        let raft = self.shared.raft.clone();
         async move {
-            let failed = failure.wait_for(Option::is_some).await;
-            match failed.ok().and_then(|why| why.clone()) {
-                Some(why) => why,
-                // Closed, and in good order.
-                None => std::future::pending().await,
+            let database = async {
+                let failed = failure.wait_for(Option::is_some).await;
+                match failed.ok().and_then(|why| why.clone()) {
+                    Some(why) => why,
+                    // Closed, and in good order.
+                    None => std::future::pending().await,
+                }
+            };
+            // Of the two that end with the database, it says more.
+            tokio::select! {
+                biased;
+                why = database => why,
+                why = raft::failed(raft) => why,
             }
         }
     }

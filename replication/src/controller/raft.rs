@@ -8,8 +8,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use openraft::{BasicNode, CommittedLeaderId, Config, SnapshotPolicy};
+use openraft::{BasicNode, CommittedLeaderId, Config, RaftMetrics, SnapshotPolicy, error::Fatal};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::watch;
 
 use super::{checkpoint::Checkpoint, raft_log::RaftLog, raft_network::Peers, raft_state::State};
 use crate::error::Error;
@@ -78,6 +79,23 @@ pub(super) async fn start(node_id: NodeId, log: RaftLog, state: State) -> Result
         .await
         .map_err(|err| fatal(&err))?;
     Ok(raft)
+}
+
+pub(super) type Metrics = watch::Receiver<RaftMetrics<NodeId, BasicNode>>;
+
+/// Completes when Raft has ended though nobody has told it to, and says why.
+pub(super) async fn failed(mut metrics: Metrics) -> String {
+    let is_over = |metrics: &RaftMetrics<NodeId, BasicNode>| {
+        let state = &metrics.running_state;
+        matches!(state, Err(fatal) if !matches!(fatal, Fatal::Stopped))
+    };
+    if let Ok(metrics) = metrics.wait_for(is_over).await
+        && let Err(fatal) = &metrics.running_state
+    {
+        return format!("the controller has failed: {fatal}");
+    }
+    // Told to end.
+    std::future::pending().await
 }
 
 pub(super) fn fatal(err: &impl std::error::Error) -> Error {
