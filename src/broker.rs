@@ -257,7 +257,19 @@ impl Broker {
                      anew: {one}"
                 );
             }
-            self.config.store(Arc::new(config));
+            let before = self.config.swap(Arc::new(config));
+            let idle = self.config();
+            let idle = idle.idle_dynamic().iter();
+            let new: Vec<&str> = idle
+                .filter(|key| !before.idle_dynamic().contains(key))
+                .map(String::as_str)
+                .collect();
+            if !new.is_empty() {
+                warn!(
+                    "dynamic configuration keys that have no effect here: {}",
+                    new.join(", ")
+                );
+            }
             self.partitions.reconfigure();
             *applied = overrides;
         }

@@ -164,6 +164,7 @@ pub struct Config {
 
     settings: Settings,
     warnings: Vec<String>,
+    idle: Vec<String>,
 }
 
 /// Why there is no [`Config`].
@@ -267,7 +268,7 @@ impl Config {
         let config = Config::build(self.settings.with_dynamic(cluster, broker))?;
         Ok(Config {
             cluster_id: self.cluster_id.clone(),
-            // Bound sockets and open directories stay as they are until the next start.
+            // What is bound stays bound; a dynamic value of these is refused.
             listeners: self.listeners.clone(),
             advertised_listeners: self.advertised_listeners.clone(),
             controller_listeners: self.controller_listeners.clone(),
@@ -278,6 +279,11 @@ impl Config {
     /// What should be said at the start: keys nobody knows, and keys that do nothing here.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Dynamic keys of Kafka that do nothing here: limits on how fast replicas move are among them.
+    pub fn idle_dynamic(&self) -> &[String] {
+        &self.idle
     }
 
     /// Every key with its value and where it came from, `None` for Kafka's default; for `sordini config`.
@@ -387,6 +393,7 @@ impl Config {
 
             settings: Settings::default(),
             warnings: Vec::new(),
+            idle: Vec::new(),
         };
         refuse_unsupported(&mut read);
         topic::check_broker(&mut read);
@@ -395,9 +402,11 @@ impl Config {
             return Err(Error::Invalid(problems));
         }
         let warnings = settings.warnings(&used);
+        let idle = settings.idle_dynamic(&used);
         Ok(Config {
             settings,
             warnings,
+            idle,
             ..config
         })
     }
@@ -954,6 +963,18 @@ mod tests {
             .with_dynamic(&BTreeMap::new(), &BTreeMap::new())
             .expect("a configuration");
         assert_eq!(back.topic(&BTreeMap::new()).max_message_bytes, 1000);
+    }
+
+    #[test]
+    fn dynamic_keys_that_do_nothing_are_known() {
+        let limit = "replica.alter.log.dirs.io.max.bytes.per.second";
+        let config = load("num.io.threads=4", &[], &[]).expect("a configuration");
+        assert_eq!(config.idle_dynamic(), [""; 0]);
+        let cluster = map(&[("num.io.threads", "4"), ("log.retention.ms", "6000")]);
+        let broker = map(&[(limit, "1"), ("num.io.threads", "5"), ("nobody.knows", "1")]);
+        let config = config.with_dynamic(&cluster, &broker);
+        let config = config.expect("a configuration");
+        assert_eq!(config.idle_dynamic(), ["num.io.threads", limit]);
     }
 
     #[test]

@@ -572,6 +572,27 @@ fn thread_pools_change_by_a_factor_of_two_at_most_and_connections_are_not_locked
     }
 }
 
+/// Apache Kafka opens and closes listeners then. Here nothing would happen, and it would be described as if it had.
+#[test]
+fn what_is_bound_at_the_start_is_not_changed_afterwards() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    for key in ["listeners", "listener.security.protocol.map"] {
+        let before = value(&mut client, BROKER, "1", key);
+        let why = "cannot be changed while the broker runs: set it where the broker is started, and start it again";
+        assert_eq!(
+            altered(
+                &mut client,
+                BROKER,
+                "1",
+                &[(key, SET, Some("PLAINTEXT://127.0.0.1:1"))]
+            ),
+            refused(42, &format!("{key} {why}"))
+        );
+        assert_eq!(value(&mut client, BROKER, "1", key), before);
+    }
+}
+
 /// A value that Kafka took before 4.0 is one that it and we refuse now. It took everything else with it: a retention
 /// that was lifted came back, and records were deleted.
 #[test]

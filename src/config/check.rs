@@ -34,6 +34,10 @@ const PER_LISTENER: [&str; 10] = [
     "ssl.truststore.type",
 ];
 
+/// Kafka opens and closes listeners while it runs. Here they are bound at the start, and a value that is taken without
+/// doing anything would be described as what holds.
+const BOUND_AT_THE_START: [&str; 2] = ["listener.security.protocol.map", "listeners"];
+
 /// A group's key, and the broker's keys that bound it from below and from above.
 const GROUP_BOUNDS: [(&str, &str, &str); 12] = [
     (
@@ -154,6 +158,7 @@ impl Config {
         let (_, ignored) = self.following(&self.settings.cluster, existing);
         let proposed = &without(Layer::ThisBroker, &ignored, proposed, existing);
         check_update(proposed)?;
+        check_bound(proposed.keys())?;
         self.check_together(&self.settings.cluster, proposed)
     }
 
@@ -352,6 +357,17 @@ pub(super) fn check_names<'a>(
     Ok(())
 }
 
+/// None of these is what only another start can change.
+pub(super) fn check_bound<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<(), Refused> {
+    let bound = |name: &&String| BOUND_AT_THE_START.contains(&name.as_str());
+    match names.into_iter().find(bound) {
+        Some(name) => request(format!(
+            "{name} cannot be changed while the broker runs: set it where the broker is started, and start it again"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn parse_all(keys: &'static [Key], proposed: &BTreeMap<String, String>) -> Result<(), Refused> {
     for (name, text) in proposed {
         if let Some(key) = table::find(keys, name) {
@@ -486,6 +502,10 @@ mod tests {
             "These security configs can be dynamically updated only per-listener using the listener prefix: \
              [ssl.keystore.password]",
         );
+        for name in BOUND_AT_THE_START {
+            let why = "cannot be changed while the broker runs: set it where the broker is started, and start it again";
+            broker(&format!("{name}=PLAINTEXT://:1"), &format!("{name} {why}"));
+        }
         broker(
             "num.io.threads=0",
             "Invalid value 0 for configuration num.io.threads: Value must be at least 1",

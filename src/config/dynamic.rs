@@ -127,7 +127,7 @@ impl Config {
 }
 
 /// Why a key is no dynamic one on this layer, whatever its value.
-fn never(layer: Layer, key: &str) -> Option<String> {
+fn never(layer: Layer, key: &String) -> Option<String> {
     let update = table::broker(key).map(|key| key.update);
     let is_allowed = match layer {
         Layer::AllBrokers => update != Some(Update::PerBroker),
@@ -136,7 +136,7 @@ fn never(layer: Layer, key: &str) -> Option<String> {
     if !is_allowed {
         return Some("it can only be set for one broker".to_owned());
     }
-    match check::check_names([key]) {
+    match check::check_names([key.as_str()]).and_then(|()| check::check_bound([key])) {
         Ok(()) => None,
         Err(Refused::InvalidRequest(why) | Refused::InvalidConfig(why)) => Some(why),
     }
@@ -192,14 +192,17 @@ mod tests {
     fn what_is_fixed_at_the_start_stays_as_it_was() {
         let (config, ignored) = following(
             "node.id=7 max.connections.per.ip=5 listeners=PLAINTEXT://:1",
-            "ssl.keystore.password=x",
+            "listeners=PLAINTEXT://:1 ssl.keystore.password=x",
         );
         assert_eq!((config.node_id, config.max_connections_per_ip), (1, 5));
         let keys: Vec<&str> = ignored
             .iter()
             .filter_map(|one| one.split(',').next())
             .collect();
-        assert_eq!(keys, ["listeners", "node.id", "ssl.keystore.password"]);
+        assert_eq!(
+            keys,
+            ["listeners", "node.id", "listeners", "ssl.keystore.password"]
+        );
     }
 
     /// The configuration, and what was ignored as it is told.

@@ -147,6 +147,16 @@ impl Settings {
             .collect()
     }
 
+    /// Keys of Kafka that were set while the cluster ran and have no effect. Names that nobody knows are not among them:
+    /// any client can make up any number of those.
+    pub(super) fn idle_dynamic(&self, used: &BTreeSet<&'static str>) -> Vec<String> {
+        let set: BTreeSet<&String> = self.cluster.keys().chain(self.broker.keys()).collect();
+        set.into_iter()
+            .filter(|name| table::broker(name).is_some() && !used.contains(name.as_str()))
+            .cloned()
+            .collect()
+    }
+
     /// Unknown keys one by one; keys without effect in one line, since every image of Kafka brings many.
     pub(super) fn warnings(&self, used: &BTreeSet<&'static str>) -> Vec<String> {
         let mut warnings = Vec::new();
