@@ -654,6 +654,42 @@ fn refuse_unsupported(read: &mut Reader<'_>) {
             "there is no authorizer here yet, and without one everything is allowed",
         );
     }
+    for (name, why) in [
+        (
+            "alter.config.policy.class.name",
+            "classes cannot be loaded here, and what it forbids would be allowed",
+        ),
+        (
+            "client.quota.callback.class",
+            "classes cannot be loaded here, and what it limits would be without limits",
+        ),
+        (
+            "create.topic.policy.class.name",
+            "classes cannot be loaded here, and what it forbids would be allowed",
+        ),
+        (
+            "principal.builder.class",
+            "classes cannot be loaded here, and everybody would be somebody else",
+        ),
+    ] {
+        // Whoever writes down Kafka's default wants nothing else.
+        let is_default = |text: &str| {
+            Config::key(ResourceKind::Broker, name)
+                .and_then(|key| key.default)
+                .unwrap_or_default()
+                == text
+        };
+        let class = read.text(name);
+        if !class.is_empty() && !is_default(&class) {
+            read.refuse(name, why);
+        }
+    }
+    if read.boolean("remote.log.storage.system.enable") {
+        read.refuse(
+            "remote.log.storage.system.enable",
+            "there is no tiered storage here, and what is only there would be missing from its topics",
+        );
+    }
     let roles = read.list("process.roles");
     if !roles.is_empty() && roles.len() < 2 {
         read.refuse(
@@ -891,6 +927,23 @@ mod tests {
              one role is not supported yet (set by --override)",
         );
         refused(
+            "principal.builder.class=org.example.Builder\nclient.quota.callback.class=org.example.Quotas\n\
+             create.topic.policy.class.name=org.example.Policy\nalter.config.policy.class.name=org.example.Policy\n\
+             remote.log.storage.system.enable=true",
+            &[],
+            &[],
+            "Invalid value org.example.Policy for configuration alter.config.policy.class.name: classes cannot be \
+             loaded here, and what it forbids would be allowed (set by server.properties:4)
+             Invalid value org.example.Quotas for configuration client.quota.callback.class: classes cannot be loaded \
+             here, and what it limits would be without limits (set by server.properties:2)
+             Invalid value org.example.Policy for configuration create.topic.policy.class.name: classes cannot be \
+             loaded here, and what it forbids would be allowed (set by server.properties:3)
+             Invalid value org.example.Builder for configuration principal.builder.class: classes cannot be loaded \
+             here, and everybody would be somebody else (set by server.properties:1)
+             Invalid value true for configuration remote.log.storage.system.enable: there is no tiered storage here, \
+             and what is only there would be missing from its topics (set by server.properties:5)",
+        );
+        refused(
             "listeners=A://:1",
             &[],
             &[],
@@ -917,6 +970,16 @@ mod tests {
         let entry = entry.expect("a described key");
         assert!(entry.is_sensitive && entry.value.is_none());
         assert!(entry.synonyms.iter().all(|synonym| synonym.value.is_none()));
+    }
+
+    #[test]
+    fn whoever_writes_down_kafkas_defaults_is_not_refused() {
+        let builder = "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder";
+        let file = format!(
+            "principal.builder.class={builder}\ncreate.topic.policy.class.name=\n\
+             remote.log.storage.system.enable=false"
+        );
+        assert!(load(&file, &[], &[]).is_ok());
     }
 
     #[test]
