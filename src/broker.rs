@@ -59,7 +59,7 @@ use crate::{
     metrics::{self, Metrics, gauges},
     rules::Rules,
     server::{Connections, Context, Listener},
-    topic_name, upkeep,
+    topic_name, upkeep, warnings,
 };
 
 /// Partitions that all fetch sessions together may remember. A partition costs about 200 bytes.
@@ -664,6 +664,12 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
             }
         })
     });
+    for warning in warnings::of_replication(&broker.config(), &broker.image()) {
+        warn!("{warning}");
+    }
+    if let Some(warning) = warnings::of_tiered_topics(&broker.image()) {
+        error!("{warning}");
+    }
     gauges::register(&broker);
     let metrics_address = endpoint
         .as_ref()

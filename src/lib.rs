@@ -20,6 +20,7 @@ mod server;
 mod tools;
 mod topic_name;
 mod upkeep;
+mod warnings;
 
 pub use broker::{Running, StartError, start, start_on};
 pub use config::Config;
