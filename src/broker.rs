@@ -47,6 +47,7 @@ use crate::{
     api::error::Error,
     cleaner::Cleaner,
     clock,
+    complaints::Complaints,
     config::{self, Compression, Config, TopicConfig},
     coordinator::{
         group::{GroupCoordinator, figures::Figures},
@@ -86,8 +87,8 @@ pub struct Broker {
     groups: Arc<Runtime<GroupCoordinator>>,
     group_figures: Arc<Figures>,
     transactions: Transactions,
-    /// The last reason for which a topic could not be created automatically.
-    complaint: Mutex<String>,
+    /// Why topics could not be created automatically.
+    complaints: Mutex<Complaints>,
     metrics: Arc<Metrics>,
     cleaner: Cleaner,
     stopping: watch::Sender<bool>,
@@ -218,27 +219,23 @@ impl Broker {
         });
     }
 
-    /// Says once why a topic cannot be created that somebody waits for: who waits asks ten times a second.
+    /// Says why a topic cannot be created that somebody waits for, who only sees that it is not there.
     fn complain(&self, name: &str, refusal: &Refusal) {
-        let complaint = format!("{name}: {refusal}");
-        let mut last = self
-            .complaint
+        let mut complaints = self
+            .complaints
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if *last == complaint {
+        let is_news = complaints.is_news(&format!("{name}: {refusal}"), clock::steady_now());
+        drop(complaints);
+        if !is_news {
             return;
         }
-        if topic_name::is_internal(name) {
-            warn!(
-                topic = name,
-                %refusal,
-                "clients wait for a topic that cannot be created; the keys that begin with offsets.topic and \
-                 transaction.state.log say how it is made"
-            );
+        let keys = if topic_name::is_internal(name) {
+            "the keys that begin with offsets.topic and transaction.state.log say how it is made"
         } else {
-            tracing::debug!(topic = name, %refusal, "a topic was not created automatically");
-        }
-        *last = complaint;
+            "num.partitions and default.replication.factor say how it is made"
+        };
+        warn!(topic = name, %refusal, "clients wait for a topic that cannot be created; {keys}");
     }
 
     /// Follows the cluster image: dynamic configuration first, which the logs are opened with, then partitions, then
@@ -644,7 +641,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         group_figures,
         transactions: Transactions::new(transactions),
         producer_ids: AsyncMutex::default(),
-        complaint: Mutex::default(),
+        complaints: Mutex::default(),
         metrics: Arc::default(),
         cleaner: Cleaner::default(),
         stopping: watch::Sender::new(false),

@@ -6,6 +6,7 @@ mod cleaner;
 pub mod cli;
 mod client;
 mod clock;
+mod complaints;
 pub mod config;
 mod coordinator;
 pub mod descriptors;
