@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use replication::error::Error;
 use sordini::{
     Config, StartError,
     cli::{self, Exit},
@@ -74,7 +75,9 @@ async fn run(config: Config) -> Exit {
             return match err {
                 StartError::Directory(_) => Exit::Directory,
                 StartError::Listen { .. } | StartError::Metrics { .. } => Exit::Address,
-                StartError::Controller(_) | StartError::Refused(_) => Exit::Failed,
+                StartError::Controller(Error::Stopped) => Exit::Failed,
+                // What is in the directory does not go on, or not with this configuration: another start does not help.
+                StartError::Controller(_) | StartError::Refused(_) => Exit::Directory,
             };
         }
     };

@@ -162,6 +162,40 @@ fn a_start_can_be_interrupted() {
     assert_eq!(broker.wait().unwrap().code(), Some(0));
 }
 
+/// It was told like any other failure, after which a supervisor starts the broker again, for ever.
+#[test]
+fn a_damaged_database_of_the_controller_is_a_directory_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let log_dirs = format!("log.dirs={}", dir.path().display());
+    let arguments = [
+        "--override",
+        &log_dirs,
+        "--override",
+        "listeners=PLAINTEXT://127.0.0.1:0",
+        "--override",
+        "sordini.metrics.listener=",
+    ];
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_sordini"))
+        .args(arguments)
+        .env_clear()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(broker.stdout.take().unwrap()).lines();
+    let running = lines
+        .map_while(Result::ok)
+        .find(|line| line.contains("RUNNING"));
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    assert!(running.is_some(), "it starts");
+
+    let current = dir.path().join("__cluster_metadata-0/raft/CURRENT");
+    fs::write(current, "not a manifest").unwrap();
+    let output = sordini(&arguments, &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("controller"));
+}
+
 fn sordini(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sordini"))
         .args(arguments)
