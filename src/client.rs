@@ -95,7 +95,7 @@ impl Client {
                         | peer::Error::Io { .. }
                 )
             );
-            if !(client.settings.waits && passing) || !client.has_time() {
+            if !(client.settings.waits && passing && client.has_time()) {
                 return Err(err);
             }
             if !told {
@@ -223,15 +223,16 @@ impl Client {
             Some(peer) => peer,
             None => self.connect_to_node(node).await?,
         };
-        Ok(self.peers.entry(node).insert_entry(peer).into_mut())
+        self.peers.insert(node, peer);
+        self.peers.get_mut(&node).ok_or(Error::NoBroker(node))
     }
 
     async fn connect_to_node(&mut self, node: i32) -> Result<Peer, Error> {
-        if let Some(address) = self.addresses.get(&node) {
-            if let Ok(peer) = self.connect_to(address).await {
-                self.reached.insert(node);
-                return Ok(peer);
-            }
+        if let Some(address) = self.addresses.get(&node)
+            && let Ok(peer) = self.connect_to(address).await
+        {
+            self.reached.insert(node);
+            return Ok(peer);
         }
         // Not asked for yet, or it has moved. If it is only down, so may be all others, and this is what fails.
         self.metadata(Some(&[])).await?;
