@@ -124,6 +124,15 @@ impl Names {
                 if let Some(inode) = self.files.remove(from) {
                     self.files.insert(to.clone(), inode);
                 }
+                if self.dirs.remove(from) {
+                    self.dirs.insert(to.clone());
+                    let files = std::mem::take(&mut self.files).into_iter();
+                    let moved = files.map(|(path, inode)| match path.strip_prefix(from) {
+                        Ok(name) => (to.join(name), inode),
+                        Err(_) => (path, inode),
+                    });
+                    self.files = moved.collect();
+                }
             }
             NameChange::Remove(path) => {
                 self.files.remove(path);
@@ -384,7 +393,9 @@ impl Disk for FaultyDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.alive()?;
-        state.find(from)?;
+        if !state.now.dirs.contains(from) {
+            state.find(from)?;
+        }
         state.rename_now(NameChange::Rename(from.to_owned(), to.to_owned()))
     }
 
