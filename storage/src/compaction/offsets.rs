@@ -1,9 +1,12 @@
-//! The newest offset of each key, in a table of fixed size.
+//! The newest offset of each key, in a table that grows to a fixed size.
 //!
 //! A key is remembered by a hash, not by its bytes: of the 128 bits of two SipHashes with random
-//! keys, 40 choose the slot and 88 are kept, next to 40 bits for the offset, which counts from where the
-//! table begins. Sixteen bytes a key, where Kafka needs 24. Two of eight million keys are taken for one
-//! another once in 10^13 tables, and nobody who does not know the random keys can choose such two.
+//! keys 88 are kept, next to 40 bits for the offset, which counts from where the table begins.
+//! Sixteen bytes a key, where Kafka needs 24. Two of eight million keys are taken for one another once
+//! in 10^13 tables, and nobody who does not know the random keys can choose such two.
+//!
+//! How many keys there are is known only when all records have been seen, and a table that has room for
+//! as many as there are records would be out of reach of the processor's caches.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -13,10 +16,14 @@ const OFFSET_BITS: u32 = 40;
 const OFFSET_MAX: u128 = (1 << OFFSET_BITS) - 2;
 
 pub(crate) struct OffsetMap {
+    /// Zero is empty: the upper bits are of the hash, and choose the slot; the lower ones are the offset
+    /// plus one.
     slots: Vec<u128>,
-    /// Zero is empty: the upper bits are of the hash, the lower ones the offset plus one.
     used: usize,
+    /// Of the slots that there are now, before there have to be more.
     used_max: usize,
+    slots_max: usize,
+    load_factor: f64,
     base_offset: i64,
     hashers: (RandomState, RandomState),
 }
@@ -26,10 +33,11 @@ pub(crate) struct OffsetMap {
 pub(crate) struct Full;
 
 impl OffsetMap {
-    /// For keys of records from `base_offset` on, at most `records` of them. Takes at most `bytes`
-    /// of memory, and no more of it than is used: the kernel hands out pages when they are written.
+    /// For keys of records from `base_offset` on, at most `records` of them. Takes at most `bytes` of
+    /// memory, and half as much again for the moment in which it grows for the last time.
     pub(crate) fn new(bytes: u64, load_factor: f64, base_offset: i64, records: u64) -> OffsetMap {
         const SLOTS_MIN: u64 = 16;
+        const SLOTS_FIRST: usize = 1 << 14;
         let load_factor = if load_factor > 0.0 && load_factor < 1.0 {
             load_factor
         } else {
@@ -38,16 +46,29 @@ impl OffsetMap {
         let most = (bytes / ENTRY_SIZE).max(SLOTS_MIN);
         // Twice what is needed at most: probing is short then.
         let slots = records.saturating_mul(2).clamp(SLOTS_MIN, most);
-        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
-        // A fraction of a number that fits.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let used_max = ((slots as f64 * load_factor) as usize).max(1);
-        OffsetMap {
-            slots: vec![0; slots],
+        let slots_max = usize::try_from(slots).unwrap_or(usize::MAX);
+        let mut map = OffsetMap {
+            slots: Vec::new(),
             used: 0,
-            used_max,
+            used_max: 0,
+            slots_max,
+            load_factor,
             base_offset,
             hashers: (RandomState::new(), RandomState::new()),
+        };
+        map.resize(slots_max.min(SLOTS_FIRST));
+        map
+    }
+
+    fn resize(&mut self, slots: usize) {
+        let entries = std::mem::replace(&mut self.slots, vec![0; slots]);
+        // A fraction of a number that fits.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let used_max = (slots as f64 * self.load_factor) as usize;
+        self.used_max = used_max.max(1);
+        for entry in entries.into_iter().filter(|entry| *entry != 0) {
+            let slot = self.slot_of(entry);
+            self.slots[slot] = entry;
         }
     }
 
@@ -57,10 +78,15 @@ impl OffsetMap {
         if relative > OFFSET_MAX {
             return Err(Full);
         }
-        let (slot, tag) = self.find(key);
+        let tag = self.tag(key);
+        let mut slot = self.slot_of(tag);
         if self.slots[slot] == 0 {
             if self.used == self.used_max {
-                return Err(Full);
+                if self.slots.len() == self.slots_max {
+                    return Err(Full);
+                }
+                self.resize(self.slots.len().saturating_mul(2).min(self.slots_max));
+                slot = self.slot_of(tag);
             }
             self.used += 1;
         }
@@ -70,26 +96,28 @@ impl OffsetMap {
 
     /// The newest offset of the key, if it was put in.
     pub(crate) fn get(&self, key: &[u8]) -> Option<i64> {
-        let (slot, _) = self.find(key);
-        let entry = self.slots[slot];
+        let entry = self.slots[self.slot_of(self.tag(key))];
         // Below 2^40, so it fits.
         let relative = i64::try_from(entry & ((1 << OFFSET_BITS) - 1)).ok()?;
         (entry != 0).then(|| self.base_offset + relative - 1)
     }
 
-    /// The slot of the key, or the one it would get, and the bits that name it there.
-    fn find(&self, key: &[u8]) -> (usize, u128) {
+    /// The bits that name the key.
+    fn tag(&self, key: &[u8]) -> u128 {
         let high = u128::from(self.hashers.0.hash_one(key));
         let low = u128::from(self.hashers.1.hash_one(key));
-        let tag = (high << 64 | low) & !((1 << OFFSET_BITS) - 1);
+        (high << 64 | low) & !((1 << OFFSET_BITS) - 1)
+    }
+
+    /// The slot of what has these upper bits, or the one it would get.
+    fn slot_of(&self, tag: u128) -> usize {
         // Invariant: a slot is free, because the load factor is below one.
-        let fraction = low & ((1 << OFFSET_BITS) - 1);
-        let scaled = (fraction * self.slots.len() as u128) >> OFFSET_BITS;
+        let scaled = ((tag >> 64) * self.slots.len() as u128) >> 64;
         let mut slot = usize::try_from(scaled).unwrap_or(0);
         loop {
             let entry = self.slots[slot];
             if entry == 0 || entry >> OFFSET_BITS == tag >> OFFSET_BITS {
-                return (slot, tag);
+                return slot;
             }
             slot = if slot + 1 == self.slots.len() {
                 0
@@ -99,9 +127,9 @@ impl OffsetMap {
         }
     }
 
-    /// The share of the table that is used.
+    /// The share of the table that is used, of the largest that it may be.
     pub(crate) fn utilization(&self) -> f64 {
-        self.used as f64 / self.slots.len() as f64
+        self.used as f64 / self.slots_max as f64
     }
 }
 
@@ -121,6 +149,23 @@ mod tests {
         }
         assert_eq!(map.get(b"another"), None);
         assert_eq!(map.get(b""), None);
+    }
+
+    #[test]
+    fn it_grows_to_its_size_and_loses_no_key() {
+        const KEYS: i64 = 100_000;
+        let mut map = OffsetMap::new(4 << 20, 0.9, 0, 10_000_000);
+        let small = map.slots.len();
+        for offset in 0..3 * KEYS {
+            map.put(&(offset % KEYS).to_be_bytes(), offset).unwrap();
+        }
+        assert!(small < map.slots.len() && map.slots.len() < map.slots_max);
+        for key in 0..KEYS {
+            assert_eq!(map.get(&key.to_be_bytes()), Some(2 * KEYS + key));
+        }
+        let more = (KEYS..).find(|key| map.put(&key.to_be_bytes(), *key).is_err());
+        assert_eq!(map.slots.len(), map.slots_max);
+        assert_eq!(more, i64::try_from(map.used_max).ok());
     }
 
     #[test]
