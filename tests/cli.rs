@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -114,11 +115,7 @@ fn an_override_without_a_value_is_a_wrong_command_line() {
 #[test]
 fn a_start_is_a_few_lines_and_none_of_them_a_warning() {
     let dir = tempfile::tempdir().unwrap();
-    let mut broker = Command::new(env!("CARGO_BIN_EXE_sordini"))
-        .args(["--override", &format!("log.dirs={}", dir.path().display())])
-        .args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"])
-        .args(["--override", "sordini.metrics.listener="])
-        .env_clear()
+    let mut broker = broker_in(dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -145,14 +142,7 @@ fn a_start_is_a_few_lines_and_none_of_them_a_warning() {
 #[test]
 fn a_start_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
-    let mut broker = Command::new(env!("CARGO_BIN_EXE_sordini"))
-        .args(["--override", &format!("log.dirs={}", dir.path().display())])
-        .args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"])
-        .args(["--override", "sordini.metrics.listener="])
-        .env_clear()
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut broker = broker_in(dir.path()).stdout(Stdio::null()).spawn().unwrap();
     while !dir.path().join(".lock").exists() {
         assert_eq!(broker.try_wait().unwrap(), None);
     }
@@ -194,6 +184,17 @@ fn a_damaged_database_of_the_controller_is_a_directory_that_cannot_be_used() {
     let output = sordini(&arguments, &[]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("controller"));
+}
+
+/// A broker with its data in `dir`, on a port of its own.
+fn broker_in(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sordini"));
+    command
+        .args(["--override", &format!("log.dirs={}", dir.display())])
+        .args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"])
+        .args(["--override", "sordini.metrics.listener="])
+        .env_clear();
+    command
 }
 
 fn sordini(arguments: &[&str], environment: &[(&str, &str)]) -> Output {

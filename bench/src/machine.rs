@@ -51,10 +51,12 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// The commit of the checkout, if that is what was built and measured.
+/// The commit of the checkout, if that is what was built and measured, else what the program says of itself.
 fn sordini() -> String {
-    if env::var_os("SORDINI").is_some() {
-        return "as built elsewhere".to_owned();
+    if let Some(program) = env::var_os("SORDINI") {
+        let said = kafka::run(Command::new(program).arg("--version")).unwrap_or_default();
+        let version = said.trim().trim_start_matches("sordini ");
+        return format!("{version}, built elsewhere");
     }
     let mut git = Command::new("git");
     git.arg("-C")
