@@ -15,7 +15,7 @@ pub(crate) mod state;
 mod tests;
 pub(crate) mod verification;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -49,7 +49,8 @@ const FORGOTTEN_MAX: usize = 1000;
 /// A partition's transactional ids.
 #[derive(Debug, Default)]
 pub(crate) struct TransactionCoordinator {
-    transactions: HashMap<Arc<str>, Transaction>,
+    /// In order, so that what a load and an expiry start comes in the same order each time.
+    transactions: BTreeMap<Arc<str>, Transaction>,
     timers: Timers<Timer>,
     /// How far the steady clock, by which deadlines are kept, is ahead of the one whose time is in records (ms).
     clock_offset: i64,

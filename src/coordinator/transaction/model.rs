@@ -57,8 +57,8 @@ fn a_reader_sees_committed_transactions_whole_and_nothing_else() {
         }
     }
     assert!(
-        seed.is_some() || 3 * SEEDS < committed_count as u64,
-        "{committed_count}"
+        seed.is_some() || 2 * SEEDS < committed_count as u64,
+        "only {committed_count} transactions were committed in {SEEDS} worlds: too few to show anything"
     );
 }
 
