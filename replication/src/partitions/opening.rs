@@ -10,7 +10,7 @@ use storage::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{Doomed, Slot};
+use super::{Doomed, index::Slot};
 use crate::partition::{Config, Home, Leadership, Name, Partition};
 
 /// A log to be opened or begun.
