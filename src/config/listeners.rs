@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use super::settings::{Reader, Settings};
+
 /// One entry of `listeners` or `advertised.listeners`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -173,6 +175,145 @@ fn parse_one(entry: &str, protocols: &BTreeMap<String, Protocol>) -> Result<List
         host: host.to_owned(),
         port,
     })
+}
+
+/// Everything about listeners, which can only be judged together.
+pub(super) struct Network {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) advertised_listeners: Vec<Listener>,
+    pub(super) controller_listeners: Vec<Listener>,
+    pub(super) inter_broker_listener_name: String,
+}
+
+impl Network {
+    pub(super) fn read(read: &mut Reader<'_>, settings: &Settings) -> Network {
+        let controllers: Vec<String> = read
+            .list("controller.listener.names")
+            .iter()
+            .map(|n| n.to_uppercase())
+            .collect();
+        let mut protocols = match protocols(&read.text("listener.security.protocol.map")) {
+            Ok(protocols) => protocols,
+            Err(why) => {
+                read.refuse("listener.security.protocol.map", &why);
+                BTreeMap::new()
+            }
+        };
+        if !settings.is_set("listener.security.protocol.map") {
+            // A map that nobody wrote has no room for the controllers' listener; Kafka makes it plaintext.
+            for name in &controllers {
+                protocols.entry(name.clone()).or_insert(Protocol::Plaintext);
+            }
+        }
+        let listed = |read: &mut Reader<'_>, key, list| {
+            let entries = read.list(key);
+            parse(&entries, &protocols, list).unwrap_or_else(|why| {
+                read.refuse(key, &why);
+                Vec::new()
+            })
+        };
+        let all = listed(read, "listeners", List::Bound);
+        let (controller_listeners, listeners): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|listener| controllers.contains(&listener.name));
+        let mut advertised_listeners = listed(read, "advertised.listeners", List::Advertised);
+        advertised_listeners.retain(|listener| !controllers.contains(&listener.name));
+
+        for listener in listeners.iter().chain(&controller_listeners) {
+            if listener.protocol != Protocol::Plaintext {
+                // Serving plaintext where encryption was asked for would be the worst answer.
+                read.refuse(
+                    "listeners",
+                    &format!(
+                        "{} speaks {}, and only PLAINTEXT is served",
+                        listener.name, listener.protocol
+                    ),
+                );
+            }
+        }
+        for listener in &advertised_listeners {
+            if !listeners.iter().any(|bound| bound.name == listener.name) {
+                read.refuse(
+                    "advertised.listeners",
+                    &format!(
+                        "{} is advertised and not among the listeners",
+                        listener.name
+                    ),
+                );
+            }
+            if listener.host == "0.0.0.0" || listener.host == "::" {
+                read.refuse(
+                    "advertised.listeners",
+                    &format!(
+                        "advertised.listeners cannot use the nonroutable meta-address {}. Use a routable IP address.",
+                        listener.host
+                    ),
+                );
+            }
+        }
+        if advertised_listeners.is_empty() {
+            advertised_listeners = listeners.clone();
+        }
+        for listener in &mut advertised_listeners {
+            if matches!(listener.host.as_str(), "" | "0.0.0.0" | "::") {
+                listener.host = own_host(settings);
+            }
+        }
+        let inter_broker_listener_name = inter_broker_listener(read, &listeners);
+        Network {
+            listeners,
+            advertised_listeners,
+            controller_listeners,
+            inter_broker_listener_name,
+        }
+    }
+}
+
+fn inter_broker_listener(read: &mut Reader<'_>, listeners: &[Listener]) -> String {
+    let by_name = read
+        .optional_text("inter.broker.listener.name")
+        .map(|name| name.to_uppercase());
+    let by_protocol = read.text("security.inter.broker.protocol");
+    let Some(name) = by_name else {
+        // Kafka insists on a listener named like the protocol. One node has nobody to talk to over it.
+        let named = listeners
+            .iter()
+            .find(|listener| listener.name == by_protocol);
+        return named
+            .or(listeners.first())
+            .map_or(by_protocol, |listener| listener.name.clone());
+    };
+    if !listeners.iter().any(|listener| listener.name == name) {
+        let names: Vec<&str> = listeners
+            .iter()
+            .map(|listener| listener.name.as_str())
+            .collect();
+        read.refuse(
+            "inter.broker.listener.name",
+            &format!("it must be one of the listeners: {}", names.join(", ")),
+        );
+    }
+    name
+}
+
+/// What others call this machine, for listeners that are bound to every interface and advertise nothing else.
+fn own_host(settings: &Settings) -> String {
+    // Started without any configuration, a node is somebody's own, and a laptop's name need not resolve.
+    if settings.is_built_in("log.dirs") {
+        return "localhost".to_owned();
+    }
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(name) if !name.trim().is_empty() => name.trim().to_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+pub(super) fn voters(read: &mut Reader<'_>) -> Vec<Voter> {
+    let entries = read.list("controller.quorum.voters");
+    entries
+        .iter()
+        .filter_map(|entry| Voter::parse(entry))
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Problem,
+    Problem, group,
     key::{Key, Value},
     table,
 };
@@ -235,8 +235,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn finish(mut self) -> (BTreeSet<&'static str>, Vec<Problem>) {
-        self.used.extend(super::topic_keys());
-        self.used.extend(super::group::consumer_keys());
+        self.used.extend(topic_keys());
+        self.used.extend(group::consumer_keys());
         (self.used, self.problems)
     }
 
@@ -357,4 +357,9 @@ impl<'a> Reader<'a> {
 /// The row of a key this program reads: all of them are in the table, and a test reads them all.
 fn row(name: &str) -> &'static Key {
     table::broker(name).unwrap_or_else(|| panic!("{name} is not in the table of keys"))
+}
+
+/// Keys that only have a meaning through the topics that have no value of their own.
+fn topic_keys() -> BTreeSet<&'static str> {
+    table::TOPIC.iter().filter_map(|key| key.broker).collect()
 }
