@@ -4,6 +4,8 @@
 //! its records make. Its lock is held for a decision, a write into the page cache and the replay of what was
 //! written; whoever waits for the watermark waits outside.
 
+mod batches;
+mod loading;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use protocol::{
-    batch::{Batch, BatchError, Builder},
-    compression::Compression,
-    error::{DecodeError, ErrorCode},
-    records::{Encoded, control::ControlRecord},
-};
+use protocol::error::ErrorCode;
 use replication::{
     cluster::ClusterImage,
     partition::{Appended, Marker, Partition},
@@ -32,25 +29,15 @@ use replication::{
 };
 use storage::producers::{self, Standing};
 use tokio::sync::{Notify, oneshot};
-use tracing::{error, info};
+use tracing::error;
 use uuid::Uuid;
 
+pub(super) use self::batches::{batch_of, replay};
 use super::{Answer, Effects, Env, Machine, Origin, Producer, Ticket};
 use crate::{api::error::Error as ApiError, clock, config::Config};
 
-/// What one read of a log being loaded takes.
-const LOAD_BYTES: usize = 4 << 20;
-
-/// The most that the records of one batch may take when decompressed. Coordinators wrote them, and a client's
-/// share of each was bounded then.
-const DECOMPRESSED_MAX: usize = 256 << 20;
-
 /// What a shard does on its own before it lets others have their turn.
 const TICKS_MAX: usize = 64;
-
-/// How long a partition that could not be read rests before it is tried again: at first, and at most.
-const LOAD_REST: Duration = Duration::from_secs(1);
-const LOAD_REST_MAX: Duration = Duration::from_secs(60);
 
 /// No shard waits for a time.
 const NEVER: i64 = i64::MAX;
@@ -131,14 +118,6 @@ pub(crate) struct States {
     pub(crate) active: usize,
     /// Could not be loaded.
     pub(crate) failed: usize,
-}
-
-/// What a partition's log has made.
-struct Loaded<M> {
-    machine: M,
-    record_count: u64,
-    /// Up to where it was read: the last of it may not have committed yet.
-    end: Appended,
 }
 
 /// An answer, and what must have committed before it may leave.
@@ -392,33 +371,6 @@ impl<M: Machine> Runtime<M> {
         })
     }
 
-    /// Loads the shard, again and again if its log cannot be read: nobody else would ever try.
-    fn start_loading(self: &Arc<Self>, shard: Arc<Shard<M>>) {
-        let runtime = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut rest = LOAD_REST;
-            loop {
-                let opened = {
-                    let (runtime, shard) = (Arc::clone(&runtime), Arc::clone(&shard));
-                    tokio::task::spawn_blocking(move || runtime.open(&shard)).await
-                };
-                let partition = shard.partition.name();
-                match opened {
-                    Ok(Ok(())) => return,
-                    Err(err) if err.is_cancelled() => return,
-                    Ok(Err(err)) => {
-                        error!(%partition, %err, ?rest, "a coordinator's log cannot be read: it is tried again");
-                    }
-                    Err(err) => {
-                        error!(%partition, %err, ?rest, "a coordinator has failed while it was loaded: it is tried again");
-                    }
-                }
-                tokio::time::sleep(rest).await;
-                rest = (rest * 2).min(LOAD_REST_MAX);
-            }
-        });
-    }
-
     /// The partitions of the topic that this broker leads, each with its leader epoch.
     fn led(&self, image: &ClusterImage) -> HashMap<i32, (Arc<Partition>, i32)> {
         let Some(topic) = image.topic(self.topic) else {
@@ -550,77 +502,6 @@ impl<M: Machine> Runtime<M> {
         }
     }
 
-    /// # Errors
-    /// If the log could not be read this time. What was read and made no sense will not make any later.
-    fn open(&self, shard: &Shard<M>) -> Result<(), storage::error::Error> {
-        let started = Instant::now();
-        let partition = shard.partition.name();
-        let loaded = self.load(shard);
-        let mut state = shard.lock();
-        if !matches!(*state, State::Loading) {
-            return Ok(());
-        }
-        match loaded {
-            Ok(Loaded {
-                machine,
-                record_count,
-                end,
-            }) => {
-                let mut active = Active {
-                    machine,
-                    next_ticket: 0,
-                    waiting: HashMap::new(),
-                    newest: Some(end),
-                };
-                let effects = self.with_env(|env| active.machine.loaded(env));
-                self.carry_out(shard, &mut active, effects);
-                self.mind(&active);
-                *state = State::Active(active);
-                if record_count > 0 {
-                    let took_ms = started.elapsed().as_millis();
-                    info!(%partition, record_count, took_ms, "coordinator loaded");
-                }
-            }
-            Err(LoadError::Storage(err)) => return Err(err),
-            Err(err) => {
-                error!(%partition, %err, "a coordinator's log cannot be understood: what it keeps is not served");
-                *state = State::Gone;
-            }
-        }
-        Ok(())
-    }
-
-    /// Replays the partition from its first record to its last.
-    fn load(&self, shard: &Shard<M>) -> Result<Loaded<M>, LoadError> {
-        let log = shard.partition.log();
-        let end = log.end_offset();
-        let mut offset = log.start_offset();
-        let start_offset = offset;
-        let mut machine = (self.empty)();
-        let mut record_count = 0;
-        while offset < end {
-            let bytes = log.read(offset, LOAD_BYTES, true, end)?.read()?;
-            let batches = Batch::whole(bytes)?;
-            // Nothing but emptiness up to the end: compaction may leave that.
-            let Some(last) = batches.last() else { break };
-            offset = last.header().next_offset();
-            for batch in &batches {
-                record_count += replay(&mut machine, batch)?;
-            }
-        }
-        Ok(Loaded {
-            machine,
-            record_count,
-            end: Appended {
-                base_offset: end,
-                end_offset: end,
-                log_append_time: None,
-                log_start_offset: start_offset,
-                flush: false,
-            },
-        })
-    }
-
     fn with_env<T>(&self, work: impl FnOnce(&mut Env<'_>) -> T) -> T {
         work(&mut Env {
             now: clock::now(),
@@ -630,59 +511,6 @@ impl<M: Machine> Runtime<M> {
             new_id: &mut Uuid::new_v4,
         })
     }
-}
-
-/// Records as one batch, byte for byte as a real broker writes them: the sequence is 0 with and without a producer.
-/// `None` if they do not fit.
-pub(super) fn batch_of<M: Machine>(
-    records: &[M::Record],
-    producer: Option<Producer>,
-    compression: Compression,
-    now: i64,
-) -> Option<Batch> {
-    let batch = match producer {
-        None => Builder::new().producer(-1, -1, 0),
-        Some(producer) => Builder::new()
-            .producer(producer.id, producer.epoch, 0)
-            .transactional(),
-    };
-    let mut batch = batch.compression(compression, None);
-    let mut encoded = Encoded::default();
-    for record in records {
-        M::encode(record, &mut encoded).ok()?;
-        batch.push(now, Some(encoded.key()), encoded.value(), &[]);
-    }
-    batch.build()
-}
-
-/// Replays a batch as it stands in the log. Returns how many records it has.
-pub(super) fn replay<M: Machine>(machine: &mut M, batch: &Batch) -> Result<u64, LoadError> {
-    let header = batch.header();
-    let producer = Producer {
-        id: header.producer_id,
-        epoch: header.producer_epoch,
-    };
-    let mut record_count = 0;
-    for record in batch.records(DECOMPRESSED_MAX)? {
-        let record = record?;
-        record_count += 1;
-        let key = record.key.unwrap_or_default();
-        if header.is_control() {
-            let control = ControlRecord::decode(key, record.value.unwrap_or_default())?;
-            match control {
-                ControlRecord::Commit(_) => machine.end_transaction(producer, true),
-                ControlRecord::Abort(_) => machine.end_transaction(producer, false),
-                _ => (),
-            }
-        } else if let Some(decoded) = M::decode(key, record.value)? {
-            let origin = Origin {
-                offset: record.offset,
-                producer: header.is_transactional().then_some(producer),
-            };
-            machine.replay(decoded, origin);
-        }
-    }
-    Ok(record_count)
 }
 
 impl<M: Machine> Shard<M> {
@@ -725,41 +553,5 @@ fn code_of(code: ErrorCode) -> ErrorCode {
         | ErrorCode::RecordListTooLarge
         | ErrorCode::InvalidFetchSize => ErrorCode::UnknownServerError,
         other => other,
-    }
-}
-
-/// Why a partition could not be loaded.
-#[derive(Debug)]
-pub(super) enum LoadError {
-    Storage(storage::error::Error),
-    Batch(BatchError),
-    Record(DecodeError),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Storage(err) => write!(f, "{err}"),
-            Self::Batch(err) => write!(f, "{err}"),
-            Self::Record(err) => write!(f, "{err}"),
-        }
-    }
-}
-
-impl From<storage::error::Error> for LoadError {
-    fn from(err: storage::error::Error) -> Self {
-        Self::Storage(err)
-    }
-}
-
-impl From<BatchError> for LoadError {
-    fn from(err: BatchError) -> Self {
-        Self::Batch(err)
-    }
-}
-
-impl From<DecodeError> for LoadError {
-    fn from(err: DecodeError) -> Self {
-        Self::Record(err)
     }
 }

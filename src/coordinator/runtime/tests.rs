@@ -7,7 +7,13 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    records::group::{GroupMetadataKey, GroupRecord},
+    batch::Builder,
+    error::DecodeError,
+    records::{
+        Encoded,
+        control::ControlRecord,
+        group::{GroupMetadataKey, GroupRecord},
+    },
     schema::EncodeError,
 };
 use replication::controller::topics::NewTopic;
