@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::{Result, bench::Bench, broker::Side, stats::Samples};
+use crate::{Result, bench::Bench, broker::Side, stats::Samples, turns::BySide};
 
 /// One line of a table: a figure of both brokers, and what it should be.
 #[derive(Debug)]
@@ -23,6 +23,25 @@ pub(crate) enum Wanted {
     AtMost(f64),
     /// Printed to explain another row.
     Nothing,
+}
+
+impl<T> BySide<Vec<T>> {
+    /// One figure of every run of both.
+    pub(crate) fn row(
+        &self,
+        work: impl Into<String>,
+        unit: &'static str,
+        figure: impl Fn(&T) -> f64,
+        wanted: Wanted,
+    ) -> Row {
+        Row {
+            work: work.into(),
+            unit,
+            sordini: self.samples(Side::Sordini, &figure),
+            kafka: self.samples(Side::Kafka, &figure),
+            wanted,
+        }
+    }
 }
 
 impl Row {

@@ -16,7 +16,7 @@ use crate::{
     broker::{Broker, Side},
     client::{self, Load},
     process,
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::{BySide, in_turns},
 };
 
@@ -47,27 +47,20 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
     let mut sides = BySide::try_new(&bench.sides, Ok)?;
     let runs = in_turns(&mut sides, runs_each, |side, _| measure_once(bench, side))?;
-    let row = |work: &str, unit, figure: fn(&Run) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    };
     let rows = vec![
-        row(
+        runs.row(
             "rate",
             "MB/s",
             |run| run.gigabytes() * 1e3 / run.elapsed.as_secs_f64(),
             Wanted::RatioAtLeast(2.0),
         ),
-        row(
+        runs.row(
             "CPU",
             "s/GB",
             |run| run.cpu.as_secs_f64() / run.gigabytes(),
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "resident memory, at most",
             "MiB",
             |run| run.resident_mib,

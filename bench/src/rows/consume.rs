@@ -51,20 +51,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let bare = Bare::measure(bench)?;
 
     let rows = vec![
-        Row {
-            work: "broker CPU".into(),
-            unit: "CPU-s/GB",
-            sordini: ours.clone(),
-            kafka: runs.samples(Side::Kafka, cpu),
-            wanted: Wanted::RatioAtMost(0.9),
-        },
-        Row {
-            work: "throughput (the client is the limit)".into(),
-            unit: "MB/s",
-            sordini: runs.samples(Side::Sordini, speed),
-            kafka: runs.samples(Side::Kafka, speed),
-            wanted: Wanted::Nothing,
-        },
+        runs.row("broker CPU", "CPU-s/GB", cpu, Wanted::RatioAtMost(0.9)),
+        runs.row(
+            "throughput (the client is the limit)",
+            "MB/s",
+            speed,
+            Wanted::Nothing,
+        ),
         bare_row("for comparison: a bare sendfile loop", &bare.send_file),
         bare_row(
             "for comparison: the same, each MiB asked for",

@@ -11,7 +11,7 @@ use crate::{
     bench::Bench,
     broker::{Broker, Side},
     client,
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::in_turns,
 };
 
@@ -36,24 +36,19 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let runs = in_turns(&mut brokers, bench.runs, |_, broker| {
         end_to_end(bench, broker)
     })?;
-    let row = |work: &str, figure: fn(&Run) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit: "ms",
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    };
     let rows = vec![
-        row("p99", |run| run.p99, Wanted::RatioAtMost(0.4)),
-        row("p99.9", |run| run.p999, Wanted::RatioAtMost(0.4)),
-        row("median", |run| run.median, Wanted::Nothing),
-        row(
+        runs.row("p99", "ms", |run| run.p99, Wanted::RatioAtMost(0.4)),
+        runs.row("p99.9", "ms", |run| run.p999, Wanted::RatioAtMost(0.4)),
+        runs.row("median", "ms", |run| run.median, Wanted::Nothing),
+        runs.row(
             "p99 in EndToEndLatency's whole milliseconds",
+            "ms",
             |run| run.whole_p99,
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "p99.9 in EndToEndLatency's whole milliseconds",
+            "ms",
             |run| run.whole_p999,
             Wanted::Nothing,
         ),

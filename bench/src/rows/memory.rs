@@ -10,7 +10,7 @@ use crate::{
     broker::{Broker, Side},
     client::{self, Load},
     probe, process,
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::{BySide, in_turns},
 };
 
@@ -41,22 +41,20 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         })
     })?;
 
-    let row = |work: String, unit, figure: fn(&Run) -> f64, bar| Row {
-        work,
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted: Wanted::AtMost(bar),
-    };
     let connections = bench.sizes.connections;
     let rows = vec![
-        row("idle".into(), "MiB", |run| run.idle_mib, 20.0),
-        row("after the load".into(), "MiB", |run| run.loaded_mib, 64.0),
-        row(
+        runs.row("idle", "MiB", |run| run.idle_mib, Wanted::AtMost(20.0)),
+        runs.row(
+            "after the load",
+            "MiB",
+            |run| run.loaded_mib,
+            Wanted::AtMost(64.0),
+        ),
+        runs.row(
             format!("each of {connections} idle connections"),
             "KiB",
             |run| run.connection_kib,
-            10.0,
+            Wanted::AtMost(10.0),
         ),
     ];
     let note = format!(

@@ -12,7 +12,7 @@ use crate::{
     broker::{Broker, Side},
     client::{self, Load},
     process,
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::kafka_once,
 };
 
@@ -31,39 +31,32 @@ struct Run {
 pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
     let runs = kafka_once(&bench.sides, runs_each, |side| measure_once(bench, side))?;
-    let row = |work: &str, unit, figure: fn(&Run) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    };
     let rows = vec![
-        row(
+        runs.row(
             "create, until each has a leader",
             "s",
             |run| run.create.as_secs_f64(),
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "a record to each",
             "s",
             |run| run.write.as_secs_f64(),
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "resident memory then",
             "MiB",
             |run| run.resident_mib,
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "restart, until the first answer",
             "s",
             |run| run.restart.as_secs_f64(),
             Wanted::AtMost(2.0),
         ),
-        row(
+        runs.row(
             "restart, until each has a leader",
             "s",
             |run| run.restart_until_led.as_secs_f64(),

@@ -111,17 +111,15 @@ pub(super) fn small(bench: &Bench) -> Result<Measured> {
         |_, broker| measure(broker, load),
     )?;
     let rows = vec![
-        row(
+        runs.row(
             "broker CPU",
             "CPU-s/million",
-            &runs,
             Run::cpu_seconds_per_million,
             Wanted::RatioAtMost(0.5),
         ),
-        row(
+        runs.row(
             "throughput",
             "1000 records/s",
-            &runs,
             Run::thousands_per_second,
             Wanted::Nothing,
         ),
@@ -165,20 +163,13 @@ pub(super) fn flushed(bench: &Bench) -> Result<Measured> {
             kafka: plain.samples(Side::Kafka, Run::mb_per_second),
             wanted: Wanted::RatioAtLeast(1.0),
         },
-        row(
+        flushed.row(
             "both with flush.messages=1",
             "MB/s",
-            &flushed,
             Run::mb_per_second,
             Wanted::Nothing,
         ),
-        row(
-            "both without",
-            "MB/s",
-            &plain,
-            Run::mb_per_second,
-            Wanted::Nothing,
-        ),
+        plain.row("both without", "MB/s", Run::mb_per_second, Wanted::Nothing),
     ];
     Ok(Measured {
         rows,
@@ -218,37 +209,19 @@ fn measure(broker: &Broker, load: Load<'static>) -> Result<Run> {
 
 fn throughput_rows(runs: &BySide<Vec<Run>>) -> Vec<Row> {
     vec![
-        row(
+        runs.row(
             "broker CPU",
             "CPU-s/GB",
-            runs,
             Run::cpu_seconds_per_gb,
             Wanted::RatioAtMost(0.4),
         ),
-        row(
+        runs.row(
             "throughput",
             "MB/s",
-            runs,
             Run::mb_per_second,
             Wanted::RatioAtLeast(1.5),
         ),
     ]
-}
-
-fn row(
-    work: &str,
-    unit: &'static str,
-    runs: &BySide<Vec<Run>>,
-    figure: fn(&Run) -> f64,
-    wanted: Wanted,
-) -> Row {
-    Row {
-        work: work.to_owned(),
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    }
 }
 
 fn bare_loop(bench: &Bench) -> Result<Option<Samples>> {

@@ -8,7 +8,7 @@ use crate::{
     bench::Bench,
     broker::{Broker, Side},
     client::{self, Load},
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::{BySide, in_turns},
 };
 
@@ -26,31 +26,24 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         start_loaded(bench, side, runs)
     })?;
     let (after_stop, after_kill) = loaded.unzip();
-    let row = |work: String, runs: &BySide<Vec<Duration>>, bar| {
-        let figure = |elapsed: &Duration| elapsed.as_secs_f64() * 1e3;
-        Row {
-            work,
-            unit: "ms",
-            sordini: runs.samples(Side::Sordini, figure),
-            kafka: runs.samples(Side::Kafka, figure),
-            wanted: Wanted::AtMost(bar),
-        }
-    };
+    let millis = |elapsed: &Duration| elapsed.as_secs_f64() * 1e3;
     let (partitions, bytes) = (
         bench.sizes.start_partitions,
         bench.sizes.start_bytes / 1_000_000,
     );
     let rows = vec![
-        row("empty".into(), &empty, 50.0),
-        row(
+        empty.row("empty", "ms", millis, Wanted::AtMost(50.0)),
+        after_stop.row(
             format!("{partitions} partitions and {bytes} MB, after a clean stop"),
-            &after_stop,
-            150.0,
+            "ms",
+            millis,
+            Wanted::AtMost(150.0),
         ),
-        row(
+        after_kill.row(
             format!("{partitions} partitions and {bytes} MB, after kill -9"),
-            &after_kill,
-            500.0,
+            "ms",
+            millis,
+            Wanted::AtMost(500.0),
         ),
     ];
     let note =

@@ -29,7 +29,7 @@ use crate::{
     broker::{Broker, Side},
     client::{self, Load},
     process,
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     stats::quantile,
     turns::in_turns,
 };
@@ -70,39 +70,32 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         measure_once(bench, broker, load)
     })?;
 
-    let row = |work: &str, unit, figure: fn(&Run) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    };
     let rows = vec![
-        row(
+        runs.row(
             "p99 at the tail, alone",
             "ms",
             |run| run.alone_ms,
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "p99 at the tail, beside the reader",
             "ms",
             |run| run.beside_reader_ms,
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "the second by the first",
             "times",
             |run| run.beside_reader_ms / run.alone_ms,
             Wanted::AtMost(1.3),
         ),
-        row(
+        runs.row(
             "the reader's speed",
             "MB/s",
             |run| run.reader_mb_per_second,
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "of that from the disk",
             "share",
             |run| run.cold_share,

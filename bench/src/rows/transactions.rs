@@ -17,7 +17,7 @@ use crate::{
     bench::Bench,
     broker::{Broker, Side},
     client::{self, Load},
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     stats::quantile,
     turns::{in_turns, kafka_once},
     wire::{CoordinatorOf, Wire},
@@ -58,33 +58,26 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let runs = in_turns(&mut brokers, bench.runs, |_, broker| {
         measure_once(bench.sizes.transactions, broker)
     })?;
-    let row = |work: &str, unit, figure: fn(&Run) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    };
     let rows = vec![
-        row(
+        runs.row(
             "transactions",
             "per s",
             |run| run.per_second,
             Wanted::RatioAtLeast(2.0),
         ),
-        row(
+        runs.row(
             "p99 of commit",
             "ms",
             |run| run.commit_p99_ms,
             Wanted::RatioAtMost(0.4),
         ),
-        row(
+        runs.row(
             "CPU of each transaction",
             "µs",
             |run| run.cpu_micros,
             Wanted::Nothing,
         ),
-        row(
+        runs.row(
             "consume, transform, produce: rounds",
             "per s",
             |run| run.rounds_per_second,
@@ -188,13 +181,12 @@ fn commit(producer: &BaseProducer) -> Result<Duration> {
 pub(super) fn restart(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
     let runs = kafka_once(&bench.sides, runs_each, |side| restart_once(bench, side))?;
-    let row = Row {
-        work: "from exec until one of them has its producer id".to_owned(),
-        unit: "s",
-        sordini: runs.samples(Side::Sordini, Duration::as_secs_f64),
-        kafka: runs.samples(Side::Kafka, Duration::as_secs_f64),
-        wanted: Wanted::AtMost(1.0),
-    };
+    let row = runs.row(
+        "from exec until one of them has its producer id",
+        "s",
+        Duration::as_secs_f64,
+        Wanted::AtMost(1.0),
+    );
     let note = format!(
         "{} transactional ids, each has committed a transaction. The restart is after a clean stop. Kafka has \
          one turn.",
