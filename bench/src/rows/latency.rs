@@ -9,7 +9,7 @@ use std::fs;
 use crate::{
     Result,
     bench::Bench,
-    broker::{Broker, Side},
+    broker::Broker,
     client,
     report::{Measured, Wanted},
     turns::in_turns,

@@ -26,7 +26,7 @@ use rdkafka::{
 use crate::{
     Result,
     bench::Bench,
-    broker::{Broker, Side},
+    broker::Broker,
     client::{self, Load},
     process,
     report::{Measured, Wanted},
