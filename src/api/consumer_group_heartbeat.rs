@@ -11,7 +11,7 @@ use protocol::error::ErrorCode;
 
 use crate::{
     broker::Broker,
-    coordinator::group::request::{ConsumerHeartbeat, From},
+    coordinator::group::request::{ConsumerHeartbeat, Sent},
     server::Context,
 };
 
@@ -26,7 +26,7 @@ pub(crate) async fn handle(
         return refused(ErrorCode::UnsupportedVersion);
     }
     let group_id = req.group_id.clone();
-    let ask = ConsumerHeartbeat::new(From::new(ctx, req));
+    let ask = ConsumerHeartbeat::new(Sent::new(ctx, req));
     match broker.groups().ask_group(&group_id, ask).await {
         Ok(response) => response,
         Err(code) => refused(code),

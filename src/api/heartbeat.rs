@@ -9,7 +9,7 @@
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 use protocol::error::ErrorCode;
 
-use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+use crate::{broker::Broker, coordinator::group::request::Sent, server::Context};
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -17,7 +17,7 @@ pub(crate) async fn handle(
     req: HeartbeatRequest,
 ) -> HeartbeatResponse {
     let group_id = req.group_id.clone();
-    let ask = From::new(ctx, req);
+    let ask = Sent::new(ctx, req);
     match broker.groups().ask_named_group(&group_id, ask).await {
         Ok(response) => response,
         // Sessions begin anew when the group has been loaded, so nothing is lost in the meantime.

@@ -10,7 +10,7 @@
 
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
-use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+use crate::{broker::Broker, coordinator::group::request::Sent, server::Context};
 
 /// From this version on the answer may be without a protocol.
 const PROTOCOL_NULLABLE: i16 = 7;
@@ -22,7 +22,7 @@ pub(crate) async fn handle(
 ) -> JoinGroupResponse {
     let group_id = req.group_id.clone();
     let member_id = req.member_id.clone();
-    let ask = From::new(ctx, req);
+    let ask = Sent::new(ctx, req);
     let mut response = match broker.groups().ask_named_group(&group_id, ask).await {
         Ok(response) => response,
         Err(code) => JoinGroupResponse::default()

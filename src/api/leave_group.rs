@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
     LeaveGroupRequest, LeaveGroupResponse, leave_group_request::MemberIdentity,
 };
 
-use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+use crate::{broker::Broker, coordinator::group::request::Sent, server::Context};
 
 /// First version with several members.
 const MANY: i16 = 3;
@@ -24,7 +24,7 @@ pub(crate) async fn handle(
         req.members = vec![MemberIdentity::default().with_member_id(member_id)];
     }
     let group_id = req.group_id.clone();
-    let ask = From::new(ctx, req);
+    let ask = Sent::new(ctx, req);
     match broker.groups().ask_named_group(&group_id, ask).await {
         Ok(response) if ctx.version < MANY => {
             let only = response.members.first();

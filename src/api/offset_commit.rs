@@ -21,7 +21,7 @@ use replication::cluster::ClusterImage;
 use uuid::Uuid;
 
 use super::merge::merged;
-use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+use crate::{broker::Broker, coordinator::group::request::Sent, server::Context};
 
 /// First version that names topics by their ids.
 const TOPIC_IDS: i16 = 10;
@@ -39,7 +39,7 @@ pub(crate) async fn handle(
     let named: Vec<Named> = known.iter().map(Named::new).collect();
     req.topics = known;
     let group_id = req.group_id.clone();
-    let commit = From::new(ctx, req);
+    let commit = Sent::new(ctx, req);
     let answered = match broker.groups().ask_group(&group_id, commit).await {
         Ok(answer) => answer.topics,
         Err(code) => named.into_iter().map(|topic| topic.all(code)).collect(),

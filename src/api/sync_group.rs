@@ -8,7 +8,7 @@
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use protocol::error::ErrorCode;
 
-use crate::{broker::Broker, coordinator::group::request::From, server::Context};
+use crate::{broker::Broker, coordinator::group::request::Sent, server::Context};
 
 /// From this version on the protocol may be null in the request's form, and must not be.
 const PROTOCOL_REQUIRED: i16 = 5;
@@ -24,7 +24,7 @@ pub(crate) async fn handle(
         return SyncGroupResponse::default().with_error_code(code);
     }
     let group_id = req.group_id.clone();
-    let ask = From::new(ctx, req);
+    let ask = Sent::new(ctx, req);
     match broker.groups().ask_named_group(&group_id, ask).await {
         Ok(response) => response,
         Err(code) => SyncGroupResponse::default().with_error_code(code.code()),

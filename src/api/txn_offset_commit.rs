@@ -31,7 +31,7 @@ use crate::{
     broker::Broker,
     coordinator::{
         Producer,
-        group::request::{Ask, From},
+        group::request::{Ask, Sent},
         transaction::verification::{self, Client},
     },
     server::Context,
@@ -85,10 +85,10 @@ async fn commit(
         true => verified(broker, ctx, client, index, &req).await?,
         false => Standing::Unverified,
     };
-    let request = From::new(ctx, req).request();
+    let request = Sent::new(ctx, req).request();
     let groups = broker.groups();
     let answer = groups.ask_in_transaction(index, request, standing).await?;
-    <From<TxnOffsetCommitRequest> as Ask>::answer(answer).ok_or(ErrorCode::UnknownServerError)
+    <Sent<TxnOffsetCommitRequest> as Ask>::answer(answer).ok_or(ErrorCode::UnknownServerError)
 }
 
 /// Is the partition that keeps the group part of the transaction?

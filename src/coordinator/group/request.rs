@@ -27,7 +27,7 @@ use crate::{
 
 /// A request's body, and who sent it.
 #[derive(Debug, Clone)]
-pub(crate) struct From<T> {
+pub(crate) struct Sent<T> {
     pub(crate) client: Client,
     pub(crate) body: T,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Client {
     pub(crate) address: IpAddr,
 }
 
-impl<T> From<T> {
+impl<T> Sent<T> {
     pub(crate) fn new(ctx: &Context, body: T) -> Self {
         let client = Client {
             version: ctx.version,
@@ -62,14 +62,14 @@ impl Client {
 /// A member of the consumer protocol speaks.
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumerHeartbeat {
-    pub(crate) sent: From<ConsumerGroupHeartbeatRequest>,
+    pub(crate) sent: Sent<ConsumerGroupHeartbeatRequest>,
     /// What is wrong with the regular expression in it, if anything is. It is read before the group is asked: that may
     /// take milliseconds, in which all groups of a partition would wait.
     pub(crate) regex: Result<(), String>,
 }
 
 impl ConsumerHeartbeat {
-    pub(crate) fn new(sent: From<ConsumerGroupHeartbeatRequest>) -> Self {
+    pub(crate) fn new(sent: Sent<ConsumerGroupHeartbeatRequest>) -> Self {
         let regex = sent.body.subscribed_topic_regex.as_deref();
         let regex = regex.map_or(Ok(()), check_regex);
         Self { sent, regex }
@@ -145,12 +145,12 @@ pub(crate) trait Ask {
 }
 
 requests! {
-    Join(From<JoinGroupRequest>) -> JoinGroupResponse,
-    Sync(From<SyncGroupRequest>) -> SyncGroupResponse,
-    Heartbeat(From<HeartbeatRequest>) -> HeartbeatResponse,
-    Leave(From<LeaveGroupRequest>) -> LeaveGroupResponse,
-    Commit(From<OffsetCommitRequest>) -> OffsetCommitResponse,
-    CommitInTransaction(From<TxnOffsetCommitRequest>) -> TxnOffsetCommitResponse,
+    Join(Sent<JoinGroupRequest>) -> JoinGroupResponse,
+    Sync(Sent<SyncGroupRequest>) -> SyncGroupResponse,
+    Heartbeat(Sent<HeartbeatRequest>) -> HeartbeatResponse,
+    Leave(Sent<LeaveGroupRequest>) -> LeaveGroupResponse,
+    Commit(Sent<OffsetCommitRequest>) -> OffsetCommitResponse,
+    CommitInTransaction(Sent<TxnOffsetCommitRequest>) -> TxnOffsetCommitResponse,
     FetchOffsets(FetchOffsets) -> OffsetFetchResponseGroup,
     DeleteOffsets(OffsetDeleteRequest) -> OffsetDeleteResponse,
     /// Groups to delete, with their offsets.

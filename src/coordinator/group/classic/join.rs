@@ -24,7 +24,7 @@ use crate::coordinator::{
     group::{
         Effects, Group, GroupCoordinator,
         protocols::{self, MEMBER_ID_REQUIRED},
-        request::{Client, From, Response},
+        request::{Client, Response, Sent},
     },
 };
 
@@ -39,10 +39,10 @@ impl GroupCoordinator {
     pub(in super::super) fn join(
         &mut self,
         ticket: Ticket,
-        join: From<JoinGroupRequest>,
+        join: Sent<JoinGroupRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
-        let From {
+        let Sent {
             client,
             body: mut join,
         } = join;
@@ -57,13 +57,13 @@ impl GroupCoordinator {
         let group_id = &*join.group_id.0;
         match self.groups.get(group_id) {
             Some(Group::Consumer(_)) => {
-                self.join_consumer_group(ticket, From { client, body: join }, env)
+                self.join_consumer_group(ticket, Sent { client, body: join }, env)
             }
             Some(Group::Classic(_)) => self.join_classic(ticket, &client, &join, env),
             None if !join.member_id.is_empty() => {
                 Effects::answer(ticket, Err(ErrorCode::UnknownMemberId))
             }
-            None => Self::join_first(ticket, From { client, body: join }, env),
+            None => Self::join_first(ticket, Sent { client, body: join }, env),
         }
     }
 
@@ -85,7 +85,7 @@ impl GroupCoordinator {
     /// of this member, and then the member joins it.
     pub(in super::super) fn join_first(
         ticket: Ticket,
-        join: From<JoinGroupRequest>,
+        join: Sent<JoinGroupRequest>,
         env: &Env<'_>,
     ) -> Effects {
         let group = ClassicGroup::empty(env.now);

@@ -15,7 +15,7 @@ use crate::coordinator::{
     Env, Ticket,
     group::{
         Effects, Group, GroupCoordinator,
-        request::{From, Response},
+        request::{Response, Sent},
     },
 };
 
@@ -23,7 +23,7 @@ impl GroupCoordinator {
     pub(in super::super) fn leave(
         &mut self,
         ticket: Ticket,
-        leave: From<LeaveGroupRequest>,
+        leave: Sent<LeaveGroupRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let group_id = &*leave.body.group_id.0;

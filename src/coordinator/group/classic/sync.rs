@@ -13,7 +13,7 @@ use crate::coordinator::{
     Env, Ticket,
     group::{
         Effects, Group, GroupCoordinator,
-        request::{From, Response},
+        request::{Response, Sent},
     },
 };
 
@@ -21,7 +21,7 @@ impl GroupCoordinator {
     pub(in super::super) fn sync(
         &mut self,
         ticket: Ticket,
-        sync: From<SyncGroupRequest>,
+        sync: Sent<SyncGroupRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let group_id = &*sync.body.group_id.0;
@@ -40,7 +40,7 @@ impl GroupCoordinator {
     pub(in super::super) fn heartbeat(
         &mut self,
         ticket: Ticket,
-        heartbeat: From<HeartbeatRequest>,
+        heartbeat: Sent<HeartbeatRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let group_id = &*heartbeat.body.group_id.0;

@@ -16,7 +16,7 @@ use crate::{
         Answer, Effects, Env, Machine, Origin, Ticket,
         group::{
             GroupCoordinator,
-            request::{Client, From, Request},
+            request::{Client, Request, Sent},
         },
     },
 };
@@ -168,13 +168,13 @@ impl Bench {
     }
 }
 
-fn from<T>(client_id: &str, version: i16, body: T) -> From<T> {
+fn from<T>(client_id: &str, version: i16, body: T) -> Sent<T> {
     let client = Client {
         version,
         id: Arc::from(client_id),
         address: [127, 0, 0, 1].into(),
     };
-    From { client, body }
+    Sent { client, body }
 }
 
 /// Ids that a [`Bench`] makes count from 1.

@@ -34,7 +34,7 @@ use crate::coordinator::{
     group::{
         Effects, Group, GroupCoordinator,
         protocols::{self, CONSUMER, MEMBER_ID_REQUIRED},
-        request::{Client, From, Response},
+        request::{Client, Response, Sent},
     },
 };
 
@@ -42,7 +42,7 @@ impl GroupCoordinator {
     pub(in super::super) fn join_consumer_group(
         &mut self,
         ticket: Ticket,
-        join: From<JoinGroupRequest>,
+        join: Sent<JoinGroupRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let Some((group_id, group)) = self.consumer_group(&join.body.group_id) else {
@@ -71,10 +71,10 @@ impl GroupCoordinator {
     fn join_step(
         &mut self,
         group_id: &Arc<str>,
-        join: &From<JoinGroupRequest>,
+        join: &Sent<JoinGroupRequest>,
         env: &mut Env<'_>,
     ) -> Result<(JoinGroupResponse, Effects), Refusal> {
-        let From { client, body: join } = join;
+        let Sent { client, body: join } = join;
         let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
             return Err(refusal(ErrorCode::UnknownMemberId, ""));
         };
@@ -160,7 +160,7 @@ impl GroupCoordinator {
     pub(in super::super) fn sync_consumer_group(
         &mut self,
         ticket: Ticket,
-        sync: From<SyncGroupRequest>,
+        sync: Sent<SyncGroupRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let sync = sync.body;
@@ -210,7 +210,7 @@ impl GroupCoordinator {
     pub(in super::super) fn heartbeat_consumer_group(
         &mut self,
         ticket: Ticket,
-        heartbeat: From<HeartbeatRequest>,
+        heartbeat: Sent<HeartbeatRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let heartbeat = heartbeat.body;
@@ -253,7 +253,7 @@ impl GroupCoordinator {
     pub(in super::super) fn leave_consumer_group(
         &mut self,
         ticket: Ticket,
-        leave: From<LeaveGroupRequest>,
+        leave: Sent<LeaveGroupRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
         let leave = leave.body;

@@ -36,7 +36,7 @@ use crate::{
         group::{
             Effects, Group, GroupCoordinator,
             assignor::{Assignor, Partitions, Subscriber},
-            request::{Client, ConsumerHeartbeat, From, Response},
+            request::{Client, ConsumerHeartbeat, Response, Sent},
         },
     },
 };
@@ -99,7 +99,7 @@ impl GroupCoordinator {
         env: &mut Env<'_>,
     ) -> Effects {
         let ConsumerHeartbeat { sent, regex } = heartbeat;
-        let From { client, mut body } = sent;
+        let Sent { client, mut body } = sent;
         let outcome = validate(&body, client.version, &env.config.groups).and_then(|()| {
             if body.member_id.is_empty() {
                 body.member_id = StrBytes::from_string(new_member_id(env));

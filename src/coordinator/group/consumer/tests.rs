@@ -44,7 +44,7 @@ use crate::{
         Answer, Env, Machine, Origin, Ticket,
         group::{
             Committer, Effects, Group, GroupCoordinator,
-            request::{Client, ConsumerHeartbeat, From, Request, Response},
+            request::{Client, ConsumerHeartbeat, Request, Response, Sent},
         },
     },
 };
@@ -545,7 +545,7 @@ fn heartbeat(world: &mut World, member_id: &str, words: &[&str]) -> String {
             });
         topics.collect()
     });
-    let request = From {
+    let request = Sent {
         client: client(1),
         body: request,
     };
@@ -655,7 +655,7 @@ fn classic(world: &mut World, member_id: &str, words: &[&str]) -> String {
                     .with_name(text(protocol))
                     .with_metadata(Bytes::from(metadata)),
             ];
-            let body = From {
+            let body = Sent {
                 client: client(9),
                 body: join,
             };
@@ -680,7 +680,7 @@ fn classic(world: &mut World, member_id: &str, words: &[&str]) -> String {
                 .with_protocol_type(Some(text("consumer")))
                 .with_protocol_name(Some(text("range")))
                 .with_assignments(assignments.collect());
-            shown(world.ask(Request::Sync(From {
+            shown(world.ask(Request::Sync(Sent {
                 client: client(5),
                 body,
             })))
@@ -690,7 +690,7 @@ fn classic(world: &mut World, member_id: &str, words: &[&str]) -> String {
                 .with_group_id(group_id)
                 .with_generation_id(generation.parse().expect("a generation"))
                 .with_member_id(text(member_id));
-            shown(world.ask(Request::Heartbeat(From {
+            shown(world.ask(Request::Heartbeat(Sent {
                 client: client(4),
                 body,
             })))
@@ -700,7 +700,7 @@ fn classic(world: &mut World, member_id: &str, words: &[&str]) -> String {
             let body = LeaveGroupRequest::default()
                 .with_group_id(group_id)
                 .with_members(vec![member]);
-            shown(world.ask(Request::Leave(From {
+            shown(world.ask(Request::Leave(Sent {
                 client: client(5),
                 body,
             })))
@@ -1444,7 +1444,7 @@ fn beat(world: &mut World, consumers: &mut [Consumer], at: usize) {
         request.subscribed_topic_names = Some(names.collect());
         consumer.to_say = false;
     }
-    let request = From {
+    let request = Sent {
         client: client(1),
         body: request,
     };
@@ -1531,7 +1531,7 @@ proptest! {
                         .with_member_id(text(&format!("m{at}")))
                         .with_member_epoch(-1);
                     consumers[at] = Consumer { subscription: at % 3, ..Consumer::default() };
-                    let leave = From { client: client(1), body: leave };
+                    let leave = Sent { client: client(1), body: leave };
                     let _ = world.ask(Request::ConsumerHeartbeat(ConsumerHeartbeat::new(leave)));
                 }
                 13 => world.reload(),

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::super::{
     Committer, Effects, Group, GroupCoordinator,
-    request::{From, Response},
+    request::{Response, Sent},
 };
 use crate::coordinator::{Env, Producer, Ticket};
 
@@ -58,10 +58,10 @@ impl GroupCoordinator {
     pub(in super::super) fn commit(
         &mut self,
         ticket: Ticket,
-        commit: From<OffsetCommitRequest>,
+        commit: Sent<OffsetCommitRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
-        let From { client, body } = commit;
+        let Sent { client, body } = commit;
         let group_id = body.group_id.0;
         let partitions = |each: &mut dyn FnMut(Uuid, i32)| {
             for topic in &body.topics {
@@ -130,10 +130,10 @@ impl GroupCoordinator {
     pub(in super::super) fn commit_in_transaction(
         &mut self,
         ticket: Ticket,
-        commit: From<TxnOffsetCommitRequest>,
+        commit: Sent<TxnOffsetCommitRequest>,
         env: &mut Env<'_>,
     ) -> Effects {
-        let From { client, body } = commit;
+        let Sent { client, body } = commit;
         let group_id = body.group_id;
         let partitions = |each: &mut dyn FnMut(Uuid, i32)| {
             for topic in &body.topics {

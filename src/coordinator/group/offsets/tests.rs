@@ -40,7 +40,7 @@ use crate::{
         Effects, Env, Machine, Origin, Producer, Ticket,
         group::{
             GroupCoordinator,
-            request::{Client, DeleteGroups, FetchOffsets, From, Request, Response},
+            request::{Client, DeleteGroups, FetchOffsets, Request, Response, Sent},
         },
     },
 };
@@ -479,13 +479,13 @@ fn replay(machine: &mut GroupCoordinator, entry: Entry, offset: i64) {
     }
 }
 
-fn from<T>(version: i16, body: T) -> From<T> {
+fn from<T>(version: i16, body: T) -> Sent<T> {
     let client = Client {
         version,
         id: Arc::from("client"),
         address: [127, 0, 0, 1].into(),
     };
-    From { client, body }
+    Sent { client, body }
 }
 
 fn name(topic: &str) -> TopicName {

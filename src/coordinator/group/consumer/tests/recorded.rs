@@ -21,7 +21,7 @@ use crate::coordinator::{
     Machine,
     group::{
         GroupCoordinator,
-        request::{Client, ConsumerHeartbeat, DeleteGroups, From, Request},
+        request::{Client, ConsumerHeartbeat, DeleteGroups, Request, Sent},
     },
     runtime::batch_of,
 };
@@ -347,7 +347,7 @@ fn check(group: &str, log: &str, steps: &str) {
                     id: "cid".into(),
                     ..super::client(1)
                 };
-                let heartbeat = From {
+                let heartbeat = Sent {
                     client,
                     body: request,
                 };
