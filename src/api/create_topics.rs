@@ -21,7 +21,10 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use replication::{
-    controller::topics::{Created, NewTopic},
+    controller::{
+        self,
+        topics::{Created, NewTopic, PARTITIONS_MAX},
+    },
     error::{Reason, Refusal},
 };
 
@@ -30,11 +33,6 @@ use crate::{broker::Broker, server::Context};
 
 /// First version whose answer has the topic's configuration.
 const CONFIGS: i16 = 5;
-
-const PARTITIONS_MAX: i64 = 10_000;
-
-/// The controllers' log is not a topic a client can have.
-const METADATA_TOPIC: &str = "__cluster_metadata";
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -103,9 +101,10 @@ async fn create(
         )
         .into());
     }
+    // The controllers' log is not a topic a client can have.
     let (forbidden, allowed): (Vec<_>, Vec<_>) = topics
         .iter()
-        .partition(|topic| &**topic.name == METADATA_TOPIC);
+        .partition(|topic| &**topic.name == controller::TOPIC);
     debug_assert!(forbidden.len() <= 1, "repeated names have been set apart");
     let new = allowed.into_iter().map(new_topic).collect();
     let created = ctx
@@ -119,9 +118,12 @@ async fn create(
     Ok(topics
         .iter()
         .filter_map(|topic| match &**topic.name {
-            METADATA_TOPIC => Some(Err(Refusal::new(
+            controller::TOPIC => Some(Err(Refusal::new(
                 Reason::InvalidRequest,
-                format!("Creation of internal topic {METADATA_TOPIC} is prohibited."),
+                format!(
+                    "Creation of internal topic {} is prohibited.",
+                    controller::TOPIC
+                ),
             )
             .into())),
             _ => created.next().map(|outcome| outcome.map_err(Error::from)),

@@ -16,12 +16,13 @@ use kafka_protocol::messages::{
     describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData},
 };
 use protocol::records::metadata::RegisterControllerRecord;
-use replication::{cluster::ClusterImage, controller::Quorum};
+use replication::{
+    cluster::ClusterImage,
+    controller::{self, Quorum},
+};
 
 use super::error::Error;
 use crate::{broker::Broker, server::Context};
-
-const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// First version with the controllers' addresses.
 const ADDRESSES: i16 = 2;
@@ -33,7 +34,7 @@ pub(crate) fn handle(
 ) -> DescribeQuorumResponse {
     let asks_for_it_alone = match &req.topics[..] {
         [topic] => {
-            *topic.topic_name == *METADATA_TOPIC
+            *topic.topic_name == *controller::TOPIC
                 && matches!(&topic.partitions[..], [only] if only.partition_index == 0)
         }
         _ => false,

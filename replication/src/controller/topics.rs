@@ -25,7 +25,7 @@ use crate::{
 const NAME_MAX: usize = 249;
 
 /// How many partitions one request may create, as in Apache Kafka.
-const PARTITIONS_MAX: i64 = 10_000;
+pub const PARTITIONS_MAX: i64 = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewTopic {
