@@ -29,7 +29,10 @@ use storage::{
     disk::{self, Disk},
     properties::{self, Identity},
 };
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    task::JoinHandle,
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -137,21 +140,10 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         Arc::clone(&shared_config),
     ))
     .await?;
-    let registered = controller.register_broker(Registration {
-        broker_id: config.node_id,
-        cluster_id,
-        incarnation_id: Uuid::new_v4(),
-        endpoints: endpoints(&config.advertised_listeners, &addresses),
-        features: features::tolerated()
-            .into_iter()
-            .map(|(name, (min, max))| SupportedFeature { name, min, max })
-            .collect(),
-        rack: config.broker_rack.clone(),
-        log_dirs: directories.iter().map(|directory| directory.id()).collect(),
-        previous_epoch: previous_epoch(&directories),
-        ready: true,
-    });
-    let broker_epoch = registered.await?.map_err(StartError::Refused)?;
+    let endpoints = endpoints(&config.advertised_listeners, &addresses);
+    let registration = registration(&config, cluster_id, endpoints, &directories);
+    let registered = controller.register_broker(registration).await?;
+    let broker_epoch = registered.map_err(StartError::Refused)?;
 
     let config_of = {
         let config = Arc::clone(&shared_config);
@@ -176,30 +168,9 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         },
     };
     let group_figures = Arc::new(Figures::default());
-    let groups = Runtime::new(
-        topic_name::OFFSETS,
-        host(),
-        {
-            let figures = Arc::clone(&group_figures);
-            move || GroupCoordinator::counting(Arc::clone(&figures))
-        },
-        |job: Job<GroupCoordinator>| match job.task {},
-    );
-    // Markers are written by the broker that has the coordinator which wants them written.
-    let written_by = Arc::new(OnceLock::<Weak<Broker>>::new());
-    let transactions = Runtime::new(
-        topic_name::TRANSACTIONS,
-        host(),
-        TransactionCoordinator::default,
-        {
-            let written_by = Arc::clone(&written_by);
-            move |job| {
-                if let Some(broker) = written_by.get().and_then(Weak::upgrade) {
-                    tokio::spawn(markers::write(broker, job));
-                }
-            }
-        },
-    );
+    let groups = group_coordinators(host(), &group_figures);
+    let written_by = Arc::new(OnceLock::new());
+    let transactions = transaction_coordinators(host(), &written_by);
     let broker = Arc::new(Broker {
         node_id: config.node_id,
         broker_epoch,
@@ -227,37 +198,13 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
     let _ = written_by.set(Arc::downgrade(&broker));
 
     let mut tasks = upkeep::start(&broker).await;
-    tasks.push({
-        let (broker, failed) = (Arc::clone(&broker), broker.controller.failed());
-        let stopping = broker.stopping();
-        tokio::spawn(async move {
-            tokio::select! {
-                why = failed => broker.fail(why),
-                () = stopping => (),
-            }
-        })
-    });
-    for warning in warnings::of_replication(&broker.config(), &broker.image()) {
-        warn!("{warning}");
-    }
-    if let Some(warning) = warnings::of_tiered_topics(&broker.image()) {
-        error!("{warning}");
-    }
+    tasks.push(fail_with_controller(&broker));
+    warn_of_metadata(&broker);
     gauges::register(&broker);
     let metrics_address = endpoint
         .as_ref()
         .and_then(|endpoint| endpoint.address().ok());
-    if let Some(endpoint) = endpoint {
-        info!(address = ?metrics_address, "metrics are served");
-        let scrapes = endpoint.serve(Arc::clone(&broker.metrics));
-        let stopping = broker.stopping();
-        tasks.push(tokio::spawn(async move {
-            tokio::select! {
-                () = scrapes => (),
-                () = stopping => (),
-            }
-        }));
-    }
+    tasks.extend(endpoint.map(|endpoint| serve_metrics(&broker, endpoint)));
     for listener in listeners {
         info!(listener = listener.name(), address = ?listener.address().ok(), "serving");
         tasks.push(tokio::spawn(listener.serve(Arc::clone(&broker))));
@@ -269,6 +216,29 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         metrics_address,
         tasks,
     })
+}
+
+/// What the controller is told of this broker.
+fn registration(
+    config: &Config,
+    cluster_id: String,
+    endpoints: Vec<Endpoint>,
+    directories: &[Arc<Directory>],
+) -> Registration {
+    Registration {
+        broker_id: config.node_id,
+        cluster_id,
+        incarnation_id: Uuid::new_v4(),
+        endpoints,
+        features: features::tolerated()
+            .into_iter()
+            .map(|(name, (min, max))| SupportedFeature { name, min, max })
+            .collect(),
+        rack: config.broker_rack.clone(),
+        log_dirs: directories.iter().map(|directory| directory.id()).collect(),
+        previous_epoch: previous_epoch(directories),
+        ready: true,
+    }
 }
 
 /// The epoch this broker had when it last stopped in good order. All directories must say the same: one that
@@ -323,6 +293,61 @@ fn open_directories(
         }
     }
     Ok((directories, unusable))
+}
+
+fn group_coordinators(host: Host, figures: &Arc<Figures>) -> Runtime<GroupCoordinator> {
+    let figures = Arc::clone(figures);
+    let empty = move || GroupCoordinator::counting(Arc::clone(&figures));
+    let begin = |job: Job<GroupCoordinator>| match job.task {};
+    Runtime::new(topic_name::OFFSETS, host, empty, begin)
+}
+
+/// Markers are written by the broker that has the coordinator which wants them written: `written_by`, once it is there.
+fn transaction_coordinators(
+    host: Host,
+    written_by: &Arc<OnceLock<Weak<Broker>>>,
+) -> Runtime<TransactionCoordinator> {
+    let written_by = Arc::clone(written_by);
+    let begin = move |job| {
+        if let Some(broker) = written_by.get().and_then(Weak::upgrade) {
+            tokio::spawn(markers::write(broker, job));
+        }
+    };
+    let empty = TransactionCoordinator::default;
+    Runtime::new(topic_name::TRANSACTIONS, host, empty, begin)
+}
+
+/// A broker whose controller has failed cannot go on either.
+fn fail_with_controller(broker: &Arc<Broker>) -> JoinHandle<()> {
+    let (failed, stopping) = (broker.controller.failed(), broker.stopping());
+    let broker = Arc::clone(broker);
+    tokio::spawn(async move {
+        tokio::select! {
+            why = failed => broker.fail(why),
+            () = stopping => (),
+        }
+    })
+}
+
+fn warn_of_metadata(broker: &Broker) {
+    for warning in warnings::of_replication(&broker.config(), &broker.image()) {
+        warn!("{warning}");
+    }
+    if let Some(warning) = warnings::of_tiered_topics(&broker.image()) {
+        error!("{warning}");
+    }
+}
+
+fn serve_metrics(broker: &Arc<Broker>, endpoint: metrics::Endpoint) -> JoinHandle<()> {
+    info!(address = ?endpoint.address().ok(), "metrics are served");
+    let scrapes = endpoint.serve(Arc::clone(&broker.metrics));
+    let stopping = broker.stopping();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = scrapes => (),
+            () = stopping => (),
+        }
+    })
 }
 
 async fn bind_metrics(address: SocketAddr) -> Result<metrics::Endpoint, StartError> {
