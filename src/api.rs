@@ -9,6 +9,7 @@ pub(crate) mod again;
 pub(crate) mod alter_configs;
 pub(crate) mod alter_replica_log_dirs;
 pub(crate) mod api_versions;
+mod committed_topics;
 pub(crate) mod config_resource;
 pub(crate) mod consumer_group_describe;
 pub(crate) mod consumer_group_heartbeat;

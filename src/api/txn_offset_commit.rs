@@ -14,19 +14,16 @@ use std::{
     sync::Arc,
 };
 
-use kafka_protocol::protocol::StrBytes;
 use protocol::{
     error::ErrorCode,
-    messages::{
-        TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
-        TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
-    },
+    messages::{TxnOffsetCommitRequest, TxnOffsetCommitRequestTopic, TxnOffsetCommitResponse},
 };
-use replication::cluster::ClusterImage;
 use storage::producers::Standing;
-use uuid::Uuid;
 
-use super::{error::Error, merge::merged};
+use super::{
+    committed_topics::{By, Named, both, refuse, sort},
+    error::Error,
+};
 use crate::{
     broker::Broker,
     coordinator::{
@@ -53,18 +50,22 @@ pub(crate) async fn handle(
     mut req: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
     let asked = std::mem::take(&mut req.topics);
-    let (known, refused) = sort(&broker.image(), ctx.version, asked);
+    let by = match ctx.version {
+        TOPIC_IDS.. => By::Id,
+        _ => By::Name,
+    };
+    let (known, refused) = sort(&broker.image(), by, asked);
     let mut answered = Vec::new();
     if !known.is_empty() {
         let named: Vec<Named> = known.iter().map(Named::new).collect();
         req.topics = known;
         answered = match commit(broker, ctx, req).await {
             Ok(answer) => answer.topics,
-            Err(code) => named.into_iter().map(|topic| topic.all(code)).collect(),
+            Err(code) => refuse::<TxnOffsetCommitRequestTopic>(named, code),
         };
     }
     TxnOffsetCommitResponse {
-        topics: both(refused, answered),
+        topics: both::<TxnOffsetCommitRequestTopic>(refused, answered),
         ..TxnOffsetCommitResponse::default()
     }
 }
@@ -126,90 +127,4 @@ async fn verified(
         true => standing,
         false => Err(refusal),
     }
-}
-
-/// What is asked for of a topic, without what is to be committed.
-struct Named {
-    name: StrBytes,
-    topic_id: Uuid,
-    partitions: Vec<i32>,
-}
-
-impl Named {
-    fn new(topic: &TxnOffsetCommitRequestTopic) -> Self {
-        let partitions = topic.partitions.iter();
-        Self {
-            name: topic.name.clone(),
-            topic_id: topic.topic_id,
-            partitions: partitions.map(|it| it.partition_index).collect(),
-        }
-    }
-
-    /// The same code for every partition.
-    fn all(self, code: ErrorCode) -> TxnOffsetCommitResponseTopic {
-        let partitions = self.partitions.into_iter();
-        let partitions = partitions.map(|partition_index| TxnOffsetCommitResponsePartition {
-            partition_index,
-            error_code: code.code(),
-        });
-        TxnOffsetCommitResponseTopic {
-            name: self.name,
-            topic_id: self.topic_id,
-            partitions: partitions.collect(),
-        }
-    }
-}
-
-/// What exists, with name and id, and an answer for what does not.
-fn sort(
-    image: &ClusterImage,
-    version: i16,
-    asked: Vec<TxnOffsetCommitRequestTopic>,
-) -> (
-    Vec<TxnOffsetCommitRequestTopic>,
-    Vec<TxnOffsetCommitResponseTopic>,
-) {
-    let mut known = Vec::with_capacity(asked.len());
-    let mut refused = Vec::new();
-    for mut topic in asked {
-        let (found, code) = match version {
-            TOPIC_IDS.. => (image.topic_by_id(topic.topic_id), ErrorCode::UnknownTopicId),
-            _ => (image.topic(&topic.name), ErrorCode::UnknownTopicOrPartition),
-        };
-        let Some(found) = found else {
-            refused.push(Named::new(&topic).all(code));
-            continue;
-        };
-        topic.name = StrBytes::from_string(found.name.to_string());
-        topic.topic_id = found.id;
-        let exists = |partition: &TxnOffsetCommitRequestPartition| {
-            found.partitions.contains_key(&partition.partition_index)
-        };
-        let (there, missing): (Vec<_>, Vec<_>) = topic.partitions.into_iter().partition(exists);
-        topic.partitions = missing;
-        if !topic.partitions.is_empty() {
-            let code = ErrorCode::UnknownTopicOrPartition;
-            refused.push(Named::new(&topic).all(code));
-        }
-        topic.partitions = there;
-        if !topic.partitions.is_empty() {
-            known.push(topic);
-        }
-    }
-    (known, refused)
-}
-
-/// Both in one, each topic in the place where it first came.
-fn both(
-    refused: Vec<TxnOffsetCommitResponseTopic>,
-    answered: Vec<TxnOffsetCommitResponseTopic>,
-) -> Vec<TxnOffsetCommitResponseTopic> {
-    // As in Apache Kafka: a topic that was asked for twice is then answered twice.
-    if refused.is_empty() {
-        return answered;
-    }
-    let key = |topic: &TxnOffsetCommitResponseTopic| (topic.name.clone(), topic.topic_id);
-    merged(refused.into_iter().chain(answered), key, |first, later| {
-        first.partitions.extend(later.partitions);
-    })
 }
