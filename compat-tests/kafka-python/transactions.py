@@ -1,15 +1,14 @@
 """kafka-python's scenarios with transactions. A scenario's transactional id has its topic's name."""
 
-import threading
 import time
-from collections import Counter
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, ProducerFencedError, TransactionalIdNotFoundError
 from groups import stored
+from killed import whole_or_not_at_all, while_killed
 from scenarios import admin, create, numbers, produce, refused
-from talk import BOOTSTRAP, broker, eventually, same, scenario
+from talk import BOOTSTRAP, eventually, same, scenario
 
 PARTITIONS = range(3)
 COMMITTED, UNCOMMITTED = "read_committed", "read_uncommitted"
@@ -154,9 +153,8 @@ def txn_offsets(topic):
 def txn_kill_9(topic):
     """One record into each partition a transaction, every fourth aborted, while the broker is killed five times."""
     create(topic, len(PARTITIONS))
-    outcomes, failures, stop = {}, [], threading.Event()
 
-    def transact():
+    def transact(outcomes, stop):
         producer, number = None, 0
         while not stop.is_set():
             number += 1
@@ -179,39 +177,10 @@ def txn_kill_9(topic):
                     producer.close(0)
                     producer = None
 
-    def guarded():
-        try:
-            transact()
-        except Exception as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    for _ in range(5):
-        wanted = list(outcomes.values()).count("committed") + 20
-        while list(outcomes.values()).count("committed") < wanted and not failures:
-            stop.wait(0.01)
-        broker("kill")
-    stop.set()
-    thread.join()
-    same(failures, [])
+    outcomes = while_killed(transact)
     eventually(lambda: transactional(topic).close())
     eventually(lambda: same(ends(topic, COMMITTED), ends(topic, UNCOMMITTED)))
     return whole_or_not_at_all(outcomes, read(topic, COMMITTED))
-
-
-def whole_or_not_at_all(outcomes, partitions):
-    """Of each transaction one record in every partition, or none in any; all of what was acknowledged, none of what was aborted."""
-    seen = [Counter(map(int, records)) for records in partitions]
-    bad = []
-    for number, outcome in outcomes.items():
-        counts = {partition[number] for partition in seen}
-        if counts not in {"committed": [{1}], "aborted": [{0}], "unknown": [{0}, {1}]}[outcome]:
-            bad.append((number, outcome, [partition[number] for partition in seen]))
-    detail = ", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(outcomes.values()).items()))
-    if bad:
-        raise AssertionError(f"{detail}; transaction, outcome, records: {bad[:5]} ({len(bad)})")
-    return detail
 
 
 @scenario

@@ -1,13 +1,11 @@
 """librdkafka's scenarios with transactions. A scenario's transactional id has its topic's name."""
 
-import threading
-from collections import Counter
-
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from groups import stored
+from killed import whole_or_not_at_all, while_killed
 from scenarios import BASE, consume, create, numbers, produce, values
-from talk import broker, eventually, same, scenario
+from talk import eventually, same, scenario
 
 PARTITIONS = range(3)
 COMMITTED, UNCOMMITTED = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
@@ -143,9 +141,8 @@ def transform(topic, protocol):
 def txn_kill_9(topic):
     """One record into each partition a transaction, every fourth aborted, while the broker is killed five times."""
     create(topic, len(PARTITIONS))
-    outcomes, failures, stop = {}, [], threading.Event()
 
-    def transact():
+    def transact(outcomes, stop):
         producer, number = None, 0
         while not stop.is_set():
             try:
@@ -166,36 +163,7 @@ def txn_kill_9(topic):
                 print(f"{number}: {failure}")
                 producer = None  # the next one of this id aborts what is open, or waits for its end
 
-    def guarded():
-        try:
-            transact()
-        except Exception as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    for _ in range(5):
-        wanted = list(outcomes.values()).count("committed") + 20
-        while list(outcomes.values()).count("committed") < wanted and not failures:
-            stop.wait(0.01)
-        broker("kill")
-    stop.set()
-    thread.join()
-    same(failures, [])
+    outcomes = while_killed(transact)
     transactional(topic)
     eventually(lambda: same(ends(topic, COMMITTED), ends(topic, UNCOMMITTED)))
     return whole_or_not_at_all(outcomes, read(topic, COMMITTED))
-
-
-def whole_or_not_at_all(outcomes, partitions):
-    """Of each transaction one record in every partition, or none in any; all of what was acknowledged, none of what was aborted."""
-    seen = [Counter(map(int, records)) for records in partitions]
-    bad = []
-    for number, outcome in outcomes.items():
-        counts = {partition[number] for partition in seen}
-        if counts not in {"committed": [{1}], "aborted": [{0}], "unknown": [{0}, {1}]}[outcome]:
-            bad.append((number, outcome, [partition[number] for partition in seen]))
-    detail = ", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(outcomes.values()).items()))
-    if bad:
-        raise AssertionError(f"{detail}; transaction, outcome, records: {bad[:5]} ({len(bad)})")
-    return detail
