@@ -251,8 +251,10 @@ impl File for RealFile {
             return true;
         }
         match cached_pages(self.0.as_fd(), position, size) {
-            Some(pages) => pages == page_count(position, size),
-            None => reads_without_waiting(self.0.as_fd(), position, size),
+            Some(pages) if pages < page_count(position, size) => false,
+            // What is on its way from the disk is in the page cache too, from the moment on at which the kernel
+            // begins to read ahead.
+            _ => reads_without_waiting(self.0.as_fd(), position, size),
         }
     }
 
