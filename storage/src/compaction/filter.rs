@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::{
     batch::{Batch, BatchError, Builder, Header},
-    record::Record,
+    record::View,
 };
 
 /// What is known of a batch before its records are looked at.
@@ -59,7 +59,7 @@ pub(crate) fn filter(
     verdict: Verdict,
     time: Time,
     decompressed_max: usize,
-    standing: impl Fn(&Record) -> Standing,
+    standing: impl Fn(&View<'_>) -> Standing,
     counts: &mut Counts,
 ) -> Result<Left, BatchError> {
     let header = batch.header();
@@ -78,7 +78,8 @@ pub(crate) fn filter(
     }
     let mut kept = Vec::new();
     let mut tombstones = false;
-    for record in batch.records(decompressed_max)? {
+    let records = batch.records(decompressed_max)?;
+    for record in records.views() {
         let record = record?;
         counts.read += 1;
         if !header.is_control() {
@@ -121,17 +122,13 @@ pub(crate) fn filter(
     Ok(rebuilt(builder, Left::All))
 }
 
-fn push(builder: &mut Builder, record: &Record) {
-    let owned: Vec<(Bytes, Option<Bytes>)> = record.headers.iter().collect();
-    let headers: Vec<(&[u8], Option<&[u8]>)> = owned
-        .iter()
-        .map(|(name, value)| (&**name, value.as_deref()))
-        .collect();
+fn push(builder: &mut Builder, record: &View<'_>) {
+    let headers: Vec<(&[u8], Option<&[u8]>)> = record.headers().collect();
     builder.push_at(
         record.offset_delta,
         record.timestamp,
-        record.key.as_deref(),
-        record.value.as_deref(),
+        record.key,
+        record.value,
         &headers,
     );
 }

@@ -28,6 +28,10 @@ pub(crate) struct OffsetMap {
     hashers: (RandomState, RandomState),
 }
 
+/// The bits that name a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tag(u128);
+
 /// The table takes no more keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -73,12 +77,11 @@ impl OffsetMap {
     }
 
     /// The record at `offset` has this key. Offsets ascend.
-    pub(crate) fn put(&mut self, key: &[u8], offset: i64) -> Result<(), Full> {
+    pub(crate) fn put(&mut self, Tag(tag): Tag, offset: i64) -> Result<(), Full> {
         let relative = u128::try_from(offset - self.base_offset).map_err(|_| Full)?;
         if relative > OFFSET_MAX {
             return Err(Full);
         }
-        let tag = self.tag(key);
         let mut slot = self.slot_of(tag);
         if self.slots[slot] == 0 {
             if self.used == self.used_max {
@@ -95,18 +98,36 @@ impl OffsetMap {
     }
 
     /// The newest offset of the key, if it was put in.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<i64> {
-        let entry = self.slots[self.slot_of(self.tag(key))];
-        // Below 2^40, so it fits.
-        let relative = i64::try_from(entry & ((1 << OFFSET_BITS) - 1)).ok()?;
-        (entry != 0).then(|| self.base_offset + relative - 1)
+    pub(crate) fn get(&self, Tag(tag): Tag) -> Option<i64> {
+        let entry = self.slots[self.slot_of(tag)];
+        let relative = relative(entry);
+        (entry != 0).then(|| self.base_offset + relative)
     }
 
-    /// The bits that name the key.
-    fn tag(&self, key: &[u8]) -> u128 {
+    pub(crate) fn tag(&self, key: &[u8]) -> Tag {
         let high = u128::from(self.hashers.0.hash_one(key));
         let low = u128::from(self.hashers.1.hash_one(key));
-        (high << 64 | low) & !((1 << OFFSET_BITS) - 1)
+        Tag((high << 64 | low) & !((1 << OFFSET_BITS) - 1))
+    }
+
+    /// Which offsets below `end` are the newest of their keys: to be asked in the order of offsets, which takes a
+    /// fraction of what looking up each key again takes. `None` if the offsets are so far apart that this would be
+    /// larger than the table.
+    pub(crate) fn newest(&self, end: i64) -> Option<Newest> {
+        let span = usize::try_from(end - self.base_offset).ok()?;
+        let words = span.div_ceil(64);
+        if self.slots.len() < words {
+            return None;
+        }
+        let mut bits = vec![0; words];
+        for entry in self.slots.iter().filter(|entry| **entry != 0) {
+            let at = usize::try_from(relative(*entry)).ok()?;
+            *bits.get_mut(at / 64)? |= 1 << (at % 64);
+        }
+        Some(Newest {
+            base_offset: self.base_offset,
+            bits,
+        })
     }
 
     /// The slot of what has these upper bits, or the one it would get.
@@ -133,22 +154,65 @@ impl OffsetMap {
     }
 }
 
+/// How far after the base offset the offset in this entry is; -1 for an empty one.
+fn relative(entry: u128) -> i64 {
+    // 40 bits.
+    #[allow(clippy::cast_possible_truncation)]
+    let relative = (entry as u64 & ((1 << OFFSET_BITS) - 1)).cast_signed();
+    relative - 1
+}
+
+/// The offsets that are the newest of their keys, a bit for each offset.
+pub(crate) struct Newest {
+    base_offset: i64,
+    bits: Vec<u64>,
+}
+
+impl Newest {
+    pub(crate) fn contains(&self, offset: i64) -> bool {
+        let at = usize::try_from(offset - self.base_offset).ok();
+        let word = at.and_then(|at| Some((at, self.bits.get(at / 64)?)));
+        word.is_some_and(|(at, word)| word >> (at % 64) & 1 == 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl OffsetMap {
+        fn put_key(&mut self, key: &[u8], offset: i64) -> Result<(), Full> {
+            self.put(self.tag(key), offset)
+        }
+
+        fn get_key(&self, key: &[u8]) -> Option<i64> {
+            self.get(self.tag(key))
+        }
+    }
 
     #[test]
     fn the_newest_offset_of_a_key_is_found() {
         let mut map = OffsetMap::new(1 << 20, 0.9, 1000, 10_000);
         for offset in 1000..11_000_i64 {
-            map.put(&(offset % 3000).to_be_bytes(), offset).unwrap();
+            map.put_key(&(offset % 3000).to_be_bytes(), offset).unwrap();
         }
         for key in 0..3000_i64 {
             let newest = (1000..11_000).rfind(|offset| offset % 3000 == key);
-            assert_eq!(map.get(&key.to_be_bytes()), newest);
+            assert_eq!(map.get_key(&key.to_be_bytes()), newest);
         }
-        assert_eq!(map.get(b"another"), None);
-        assert_eq!(map.get(b""), None);
+        assert_eq!(map.get_key(b"another"), None);
+        assert_eq!(map.get_key(b""), None);
+        let newest = map.newest(11_000).unwrap();
+        for offset in 0..12_000_i64 {
+            assert_eq!(newest.contains(offset), (8000..11_000).contains(&offset));
+        }
+    }
+
+    #[test]
+    fn offsets_far_apart_have_no_bits() {
+        let mut map = OffsetMap::new(1 << 10, 0.9, 0, 10);
+        map.put_key(b"a", 1 << 30).unwrap();
+        assert!(map.newest((1 << 30) + 1).is_none());
     }
 
     #[test]
@@ -157,13 +221,13 @@ mod tests {
         let mut map = OffsetMap::new(4 << 20, 0.9, 0, 10_000_000);
         let small = map.slots.len();
         for offset in 0..3 * KEYS {
-            map.put(&(offset % KEYS).to_be_bytes(), offset).unwrap();
+            map.put_key(&(offset % KEYS).to_be_bytes(), offset).unwrap();
         }
         assert!(small < map.slots.len() && map.slots.len() < map.slots_max);
         for key in 0..KEYS {
-            assert_eq!(map.get(&key.to_be_bytes()), Some(2 * KEYS + key));
+            assert_eq!(map.get_key(&key.to_be_bytes()), Some(2 * KEYS + key));
         }
-        let more = (KEYS..).find(|key| map.put(&key.to_be_bytes(), *key).is_err());
+        let more = (KEYS..).find(|key| map.put_key(&key.to_be_bytes(), *key).is_err());
         assert_eq!(map.slots.len(), map.slots_max);
         assert_eq!(more, i64::try_from(map.used_max).ok());
     }
@@ -172,11 +236,11 @@ mod tests {
     fn it_is_full_at_the_load_factor_but_known_keys_go_on() {
         let mut map = OffsetMap::new(100 * 16, 0.5, 0, u64::MAX);
         for key in 0..50_i64 {
-            map.put(&key.to_be_bytes(), key).unwrap();
+            map.put_key(&key.to_be_bytes(), key).unwrap();
         }
-        assert_eq!(map.put(b"one more", 50), Err(Full));
-        map.put(&7_i64.to_be_bytes(), 51).unwrap();
-        assert_eq!(map.get(&7_i64.to_be_bytes()), Some(51));
+        assert_eq!(map.put_key(b"one more", 50), Err(Full));
+        map.put_key(&7_i64.to_be_bytes(), 51).unwrap();
+        assert_eq!(map.get_key(&7_i64.to_be_bytes()), Some(51));
         assert!((map.utilization() - 0.5).abs() < 1e-9);
     }
 
@@ -184,8 +248,8 @@ mod tests {
     fn an_offset_too_far_away_fills_it() {
         let mut map = OffsetMap::new(1 << 10, 0.9, 0, 10);
         let far = (1 << 40) - 2;
-        map.put(b"a", far).unwrap();
-        assert_eq!(map.get(b"a"), Some(far));
-        assert_eq!(map.put(b"b", far + 1), Err(Full));
+        map.put_key(b"a", far).unwrap();
+        assert_eq!(map.get_key(b"a"), Some(far));
+        assert_eq!(map.put_key(b"b", far + 1), Err(Full));
     }
 }

@@ -11,7 +11,11 @@ pub(crate) struct Source<'a> {
     segment: &'a Segment,
     file: Arc<Open>,
     chunk: usize,
-    /// What is read but not taken, and where in the file it begins.
+    /// Memory for what is read, used again when nobody has batches in it any more: new memory has to be cleared, and
+    /// mapped, for every chunk.
+    memory: Bytes,
+    filled: usize,
+    /// What is read but not taken, in that memory, and where in the file it begins.
     buffer: Bytes,
     position: u64,
     end: u64,
@@ -26,6 +30,8 @@ impl<'a> Source<'a> {
             file: segment.log.get(&segment.place)?,
             segment,
             chunk: chunk.max(HEADER_SIZE),
+            memory: Bytes::new(),
+            filled: 0,
             buffer: Bytes::new(),
             position: from,
             end: segment.size(),
@@ -44,7 +50,8 @@ impl<'a> Source<'a> {
         let header = Header::parse(&self.buffer);
         let header = header.map_err(|_| self.corrupt("not a batch header"))?;
         if self.buffer.len() < header.size {
-            self.fill(self.chunk.max(header.size))?;
+            // With the header after it, so that batches larger than a chunk are read once too.
+            self.fill(self.chunk.max(header.size + HEADER_SIZE))?;
         }
         if self.buffer.len() < header.size {
             return Err(self.corrupt("the batch is cut off"));
@@ -70,19 +77,27 @@ impl<'a> Source<'a> {
 
     fn fill(&mut self, want: usize) -> Result<(), Error> {
         let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let want = want.min(left);
         let have = self.buffer.len();
-        let mut bytes = vec![0; want.min(left)];
-        bytes[..have].copy_from_slice(&self.buffer);
+        let rest = self.filled - have..self.filled;
+        self.buffer = Bytes::new();
+        // Copied if somebody still has a batch in it.
+        let mut memory = Vec::from(std::mem::take(&mut self.memory));
+        memory.copy_within(rest, 0);
+        if memory.len() < want {
+            memory.resize(want, 0);
+        }
         let done = self
             .file
-            .read_at(&mut bytes[have..], self.position + have as u64);
+            .read_at(&mut memory[have..want], self.position + have as u64);
         let place = &self.segment.place;
         let count = place
             .volume
             .done("read", &self.segment.log.path(place), done)?;
-        bytes.truncate(have + count);
         self.read += count;
-        self.buffer = bytes.into();
+        self.filled = have + count;
+        self.memory = memory.into();
+        self.buffer = self.memory.slice(..self.filled);
         Ok(())
     }
 }

@@ -6,14 +6,14 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError, TryLockError},
 };
 
-use protocol::batch::Header;
+use protocol::{batch::Header, record::View};
 
 use super::Log;
 use crate::{
     compaction::{
         Compacted, Dirty, Flow, Pace, Settings,
         filter::{self, Counts, Left, Standing, Time, Verdict},
-        offsets::OffsetMap,
+        offsets::{Newest, OffsetMap, Tag},
         plan::{self, Bounds, Facts, Portion, Room},
         source::Source,
         transactions::{ControlBatch, Transactions},
@@ -40,6 +40,7 @@ struct Run<'a> {
     /// [`super::Writer::truncations`] at the start.
     truncations: u64,
     keys: OffsetMap,
+    newest: Option<Newest>,
     /// Up to where `keys` knows the log.
     keys_end: i64,
     done: Compacted,
@@ -139,6 +140,7 @@ impl Log {
                 dirty.first_dirty,
                 records,
             ),
+            newest: None,
             keys_end: dirty.first_dirty,
             done: Compacted::default(),
         };
@@ -261,6 +263,7 @@ impl Run<'_> {
         if let Err(stopped) = self.note_keys(&segments)? {
             return Ok(Err(stopped));
         }
+        self.newest = self.keys.newest(self.keys_end);
         let segments: Vec<_> = segments
             .into_iter()
             .filter(|segment| segment.base_offset < self.keys_end)
@@ -304,6 +307,8 @@ impl Run<'_> {
     fn note_keys(&mut self, segments: &[Arc<Segment>]) -> Result<Result<(), Stopped>, Error> {
         let first_dirty = self.dirty.first_dirty;
         let mut transactions = Transactions::default();
+        // Of one batch. The processor looks up several keys at a time when it need not hash in between.
+        let mut tags: Vec<(Tag, i64)> = Vec::new();
         for (at, segment) in segments.iter().enumerate() {
             let end = segments
                 .get(at + 1)
@@ -332,14 +337,18 @@ impl Run<'_> {
                 } else if !transactions.records(header) {
                     let unreadable = |_| source.corrupt("the batch's records cannot be read");
                     let records = batch.records(self.settings.decompressed_max);
-                    for record in records.map_err(unreadable)? {
+                    let records = records.map_err(unreadable)?;
+                    tags.clear();
+                    for record in records.views() {
                         let record = record.map_err(unreadable)?;
-                        let Some(key) = &record.key else {
-                            continue;
-                        };
-                        if record.offset >= first_dirty
-                            && self.keys.put(key, record.offset).is_err()
+                        if let Some(key) = record.key
+                            && record.offset >= first_dirty
                         {
+                            tags.push((self.keys.tag(key), record.offset));
+                        }
+                    }
+                    for (tag, offset) in &tags {
+                        if self.keys.put(*tag, *offset).is_err() {
                             return self.no_more_keys();
                         }
                     }
@@ -442,16 +451,7 @@ impl Run<'_> {
                         || header.next_offset() == self.dirty.end,
                 };
                 let mut counts = Counts::default();
-                let standing = |record: &protocol::record::Record| {
-                    if record.offset >= self.keys_end {
-                        return Standing::Undecided;
-                    }
-                    let key = record.key.as_deref();
-                    match key.and_then(|key| self.keys.get(key)) {
-                        Some(newest) if record.offset < newest => Standing::Outdated,
-                        _ => Standing::Newest,
-                    }
-                };
+                let standing = |record: &View<'_>| self.standing(record);
                 let left = filter::filter(
                     &batch,
                     verdict,
@@ -487,6 +487,27 @@ impl Run<'_> {
         }
         copy.segment.set_aborted(&aborted)?;
         Ok(Ok(()))
+    }
+
+    fn standing(&self, record: &View<'_>) -> Standing {
+        if record.offset >= self.keys_end {
+            return Standing::Undecided;
+        }
+        let is_outdated = match (record.key, &self.newest) {
+            (None, _) => false,
+            (Some(_), Some(newest)) if self.dirty.first_dirty <= record.offset => {
+                !newest.contains(record.offset)
+            }
+            (Some(key), _) => {
+                let newest = self.keys.get(self.keys.tag(key));
+                newest.is_some_and(|newest| record.offset < newest)
+            }
+        };
+        if is_outdated {
+            Standing::Outdated
+        } else {
+            Standing::Newest
+        }
     }
 
     fn write(&mut self, out: &mut Out, copy: &mut Active) -> Result<Result<(), Stopped>, Error> {
