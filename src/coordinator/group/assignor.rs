@@ -8,7 +8,10 @@
 mod range;
 mod uniform;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use uuid::Uuid;
 
@@ -48,16 +51,15 @@ impl Assignor {
         }
     }
 
-    /// What each of `members` gets, in their order. `partition_count` knows every topic subscribed to.
-    pub(super) fn assign(
+    /// What each of `members` gets, in their order; borrowed is what somebody had. `partition_count` knows every
+    /// topic subscribed to.
+    pub(super) fn assign<'a>(
         self,
-        members: &[Subscriber<'_>],
+        members: &[Subscriber<'a>],
         partition_count: impl Fn(Uuid) -> i32,
-    ) -> Vec<Partitions> {
+    ) -> Vec<Cow<'a, Partitions>> {
         let topics: BTreeSet<Uuid> = match members {
-            [first, rest @ ..] if rest.iter().all(|member| member.topics == first.topics) => {
-                first.topics.clone()
-            }
+            [first, ..] if read_the_same(members) => first.topics.clone(),
             _ => members
                 .iter()
                 .flat_map(|member| member.topics.iter().copied())
@@ -69,9 +71,17 @@ impl Assignor {
             .collect();
         match self {
             Self::Uniform => uniform::assign(members, &counts),
-            Self::Range => range::assign(members, &counts),
+            Self::Range => {
+                let assigned = range::assign(members, &counts);
+                assigned.into_iter().map(Cow::Owned).collect()
+            }
         }
     }
+}
+
+fn read_the_same(members: &[Subscriber<'_>]) -> bool {
+    let mut pairs = members.iter().zip(members.iter().skip(1));
+    pairs.all(|(a, b)| std::ptr::eq(a.topics, b.topics) || a.topics == b.topics)
 }
 
 #[cfg(test)]
@@ -138,7 +148,7 @@ pub(super) mod tests {
         let assigned = assignor.assign(&group.subscribers(), |_| count);
         let shown = group.members.iter().zip(&assigned).map(|(member, given)| {
             let mut line = format!("{}:", member.0);
-            for (topic, indexes) in given {
+            for (topic, indexes) in &**given {
                 for index in indexes {
                     line += &format!(" {}-{index}", topic.as_u128());
                 }
@@ -187,7 +197,7 @@ pub(super) mod tests {
                 let assigned = assignor.assign(&group.subscribers(), count);
                 let mut owners = BTreeMap::new();
                 for (member, given) in group.members.iter().zip(&assigned) {
-                    for (topic, indexes) in given {
+                    for (topic, indexes) in &**given {
                         prop_assert!(member.2.contains(topic) && !indexes.is_empty());
                         for index in indexes {
                             prop_assert!(owners.insert((*topic, *index), &member.0).is_none());
@@ -200,6 +210,7 @@ pub(super) mod tests {
             }
             // What is even stays, and nobody has two more than another who could take one of his.
             let given = Assignor::Uniform.assign(&group.subscribers(), count);
+            let given: Vec<Partitions> = given.into_iter().map(Cow::into_owned).collect();
             let size = |it: &Partitions| it.values().map(BTreeSet::len).sum::<usize>();
             for (member, more) in group.members.iter().zip(&given) {
                 for (other, fewer) in group.members.iter().zip(&given) {
@@ -210,7 +221,11 @@ pub(super) mod tests {
             for (member, given) in group.members.iter_mut().zip(&given) {
                 member.3 = given.clone();
             }
-            prop_assert_eq!(Assignor::Uniform.assign(&group.subscribers(), count), given);
+            let again = Assignor::Uniform.assign(&group.subscribers(), count);
+            let is_copied = again.iter().any(|it| matches!(it, Cow::Owned(_)));
+            prop_assert!(!is_copied || !read_the_same(&group.subscribers()));
+            let again: Vec<Partitions> = again.into_iter().map(Cow::into_owned).collect();
+            prop_assert_eq!(again, given);
         }
     }
 }

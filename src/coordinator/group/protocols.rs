@@ -13,12 +13,21 @@ pub(super) const CONSUMER: &str = "consumer";
 pub(super) const MEMBER_ID_REQUIRED: i16 = 4;
 
 /// The names that stand in all of these lists; `None` if there are no lists.
+///
+/// The members of one application have the same list, which then is compared with the one before and no more.
 pub(super) fn common<'a, L>(lists: impl Iterator<Item = L>) -> Option<HashSet<&'a str>>
 where
-    L: Iterator<Item = &'a str>,
+    L: Iterator<Item = &'a str> + Clone,
 {
     let mut common: Option<HashSet<&str>> = None;
+    let mut before: Option<L> = None;
     for list in lists {
+        let is_same = before
+            .replace(list.clone())
+            .is_some_and(|it| it.eq(list.clone()));
+        if is_same {
+            continue;
+        }
         let left: HashSet<&str> = match &common {
             None => list.collect(),
             Some(common) => list.filter(|name| common.contains(name)).collect(),

@@ -7,60 +7,62 @@
 //! - Where subscriptions differ, a partition moves as long as that makes two members more even; where nobody could
 //!   take one directly, along a chain of members who each take one and give one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
 
 use uuid::Uuid;
 
-use super::{Partitions, Subscriber};
+use super::{Partitions, Subscriber, read_the_same};
 
 /// How many steps the search for chains takes in all. It ends by itself long before in groups as there are; what
 /// it had found until then is valid in any case.
 const SEARCH_MAX: usize = 20_000_000;
 
-pub(super) fn assign(members: &[Subscriber<'_>], counts: &BTreeMap<Uuid, i32>) -> Vec<Partitions> {
-    let Some((first, rest)) = members.split_first() else {
+pub(super) fn assign<'a>(
+    members: &[Subscriber<'a>],
+    counts: &BTreeMap<Uuid, i32>,
+) -> Vec<Cow<'a, Partitions>> {
+    if members.is_empty() {
         return Vec::new();
-    };
+    }
     let (kept, free) = keep(members, counts);
-    if rest.iter().all(|member| member.topics == first.topics) {
+    if read_the_same(members) {
         same_topics(members, kept, free)
     } else {
-        different_topics(members, kept, &free).given
+        let shares = different_topics(members, kept, &free);
+        shares.given.into_iter().map(Cow::Owned).collect()
     }
 }
 
 /// What each member had and may keep, and the partitions that nobody has.
-fn keep(
-    members: &[Subscriber<'_>],
+fn keep<'a>(
+    members: &[Subscriber<'a>],
     counts: &BTreeMap<Uuid, i32>,
-) -> (Vec<Partitions>, Vec<(Uuid, i32)>) {
+) -> (Vec<Cow<'a, Partitions>>, Vec<(Uuid, i32)>) {
     let mut free: BTreeMap<Uuid, Vec<bool>> = counts
         .iter()
         .map(|(topic, count)| (*topic, vec![true; usize::try_from(*count).unwrap_or(0)]))
         .collect();
-    let kept = members
-        .iter()
-        .map(|member| {
-            let mut kept = Partitions::new();
-            for (topic, indexes) in member.before {
-                let Some(free) = free
-                    .get_mut(topic)
-                    .filter(|_| member.topics.contains(topic))
-                else {
-                    continue;
-                };
-                let mut is_free = |index: &i32| {
-                    let free = usize::try_from(*index).ok().and_then(|at| free.get_mut(at));
-                    free.is_some_and(std::mem::take)
-                };
-                let indexes: BTreeSet<i32> = indexes.iter().copied().filter(&mut is_free).collect();
-                if !indexes.is_empty() {
-                    kept.insert(*topic, indexes);
+    let kept = members.iter().map(|member| {
+        let mut kept = Cow::Borrowed(member.before);
+        for (topic, indexes) in member.before {
+            let free = free.get_mut(topic);
+            let Some(free) = free.filter(|_| member.topics.contains(topic)) else {
+                kept.to_mut().remove(topic);
+                continue;
+            };
+            for index in indexes {
+                let free = usize::try_from(*index).ok().and_then(|at| free.get_mut(at));
+                if !free.is_some_and(std::mem::take) {
+                    take(kept.to_mut(), topic, index);
                 }
             }
-            kept
-        })
-        .collect();
+        }
+        kept
+    });
+    let kept = kept.collect();
     let free = free.into_iter().flat_map(|(topic, free)| {
         let indexes = (0..).zip(free).filter(|(_, free)| *free);
         indexes.map(move |(index, _)| (topic, index))
@@ -68,12 +70,21 @@ fn keep(
     (kept, free.collect())
 }
 
-fn same_topics(
-    members: &[Subscriber<'_>],
-    mut kept: Vec<Partitions>,
+fn take(given: &mut Partitions, topic: &Uuid, index: &i32) {
+    if let Some(indexes) = given.get_mut(topic) {
+        indexes.remove(index);
+        if indexes.is_empty() {
+            given.remove(topic);
+        }
+    }
+}
+
+fn same_topics<'a>(
+    members: &[Subscriber<'a>],
+    mut kept: Vec<Cow<'a, Partitions>>,
     mut free: Vec<(Uuid, i32)>,
-) -> Vec<Partitions> {
-    let sizes: Vec<usize> = kept.iter().map(size).collect();
+) -> Vec<Cow<'a, Partitions>> {
+    let sizes: Vec<usize> = kept.iter().map(|it| size(it)).collect();
     let total = sizes.iter().sum::<usize>() + free.len();
     let share = total / members.len();
     let mut larger = total % members.len();
@@ -90,8 +101,10 @@ fn same_topics(
         quotas[index] += 1;
         larger -= 1;
     }
-    for (given, quota) in kept.iter_mut().zip(&quotas) {
-        take_beyond(given, *quota, &mut free);
+    for ((given, size), quota) in kept.iter_mut().zip(sizes).zip(&quotas) {
+        if *quota < size {
+            take_beyond(given.to_mut(), *quota, &mut free);
+        }
     }
     // In the order of topics: what is given up is then not all of one topic.
     free.sort_unstable();
@@ -99,7 +112,7 @@ fn same_topics(
     for (given, quota) in kept.iter_mut().zip(&quotas) {
         let wanted = quota.saturating_sub(size(given));
         for (topic, index) in free.by_ref().take(wanted) {
-            given.entry(topic).or_default().insert(index);
+            given.to_mut().entry(topic).or_default().insert(index);
         }
     }
     kept
@@ -126,9 +139,10 @@ fn size(given: &Partitions) -> usize {
 
 fn different_topics(
     members: &[Subscriber<'_>],
-    given: Vec<Partitions>,
+    kept: Vec<Cow<'_, Partitions>>,
     free: &[(Uuid, i32)],
 ) -> Shares {
+    let given: Vec<Partitions> = kept.into_iter().map(Cow::into_owned).collect();
     let mut subscribers: BTreeMap<Uuid, Vec<usize>> = BTreeMap::new();
     for (index, member) in members.iter().enumerate() {
         for topic in member.topics {
@@ -304,6 +318,8 @@ fn move_one(given: &mut [Partitions], topic: Uuid, from: usize, to: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::super::{
         Assignor,
         tests::{Group, check, topic},
@@ -435,6 +451,7 @@ mod tests {
             let mut group = Group::parse(&text);
             assert!(steps(&group, count) < 200_000, "{}", steps(&group, count));
             let assigned = Assignor::Uniform.assign(&group.subscribers(), |_| count);
+            let assigned: Vec<_> = assigned.into_iter().map(Cow::into_owned).collect();
             for (member, given) in group.members.iter_mut().zip(assigned) {
                 assert_eq!(super::size(&given), 5);
                 member.3 = given;
@@ -448,7 +465,7 @@ mod tests {
                 .members
                 .iter()
                 .zip(&again)
-                .filter(|(it, now)| it.3 != **now);
+                .filter(|(it, now)| it.3 != ***now);
             assert!(moved.count() < 30);
         }
     }

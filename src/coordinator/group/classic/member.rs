@@ -138,7 +138,7 @@ impl Member {
     }
 
     /// The names of its protocols, the one it likes best first.
-    pub(super) fn protocols(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn protocols(&self) -> impl Iterator<Item = &str> + Clone {
         self.protocols.iter().map(|protocol| &*protocol.name)
     }
 

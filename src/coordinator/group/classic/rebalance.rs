@@ -4,7 +4,8 @@
 //!   rebalance time-outs. Who has not joined by then is no member any more; static members stay until their
 //!   session ends.
 //! - A group that was empty waits for `group.initial.rebalance.delay.ms` in any case, so that the members of
-//!   an application that is being started find each other, and longer while more of them come.
+//!   an application that is being started find each other, and longer while more of them come. Where that is 0, it
+//!   waits a few milliseconds for those who have asked for an id.
 //! - Whoever has joined has to ask for its assignment within the rebalance time-out too.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
@@ -19,6 +20,10 @@ use crate::coordinator::group::{protocols, request::Response};
 /// How long static members are waited for at least, when none has come (ms). A client may give its time-out as 0, and
 /// what is due at once whenever it is due keeps the broker from everything else.
 const WAIT_AGAIN_MIN_MS: i32 = 1000;
+
+/// Whoever has been given an id comes back with it at once. A first generation without them is one in which nobody
+/// gets to read, and of a thousand members that start together several such would follow each other (ms).
+const COMING_MS: i32 = 5;
 
 /// How the first members of an empty group wait for others.
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl ClassicGroup {
         let was_empty = self.state == State::Empty;
         self.enter(State::PreparingRebalance, turn.now);
         if was_empty {
-            let delay_ms = turn.config.initial_rebalance_delay_ms;
+            let delay_ms = self.initial_delay_ms(turn);
             self.initial = Some(InitialDelay {
                 delay_ms,
                 remaining_ms: self.rebalance_timeout_ms().saturating_sub(delay_ms).max(0),
@@ -77,12 +82,10 @@ impl ClassicGroup {
         if self.state != State::PreparingRebalance {
             return;
         }
+        let delay_ms = self.initial_delay_ms(turn);
         match &mut self.initial {
             Some(initial) if initial.has_grown && initial.remaining_ms != 0 => {
-                let delay_ms = turn
-                    .config
-                    .initial_rebalance_delay_ms
-                    .min(initial.remaining_ms);
+                let delay_ms = delay_ms.min(initial.remaining_ms);
                 *initial = InitialDelay {
                     delay_ms,
                     remaining_ms: (initial.remaining_ms - initial.delay_ms).max(0),
@@ -91,6 +94,15 @@ impl ClassicGroup {
                 turn.wake(Timer::Join, delay_ms);
             }
             _ => self.begin_generation(turn),
+        }
+    }
+
+    fn initial_delay_ms(&self, turn: &Turn<'_>) -> i32 {
+        let delay_ms = turn.config.initial_rebalance_delay_ms;
+        if self.pending_join.is_empty() {
+            delay_ms
+        } else {
+            delay_ms.max(COMING_MS)
         }
     }
 

@@ -6,7 +6,8 @@
 //! 4. The member is led there as far as it can go now.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
 };
@@ -81,6 +82,79 @@ pub(super) struct Step {
     pub(super) records: Vec<GroupRecord>,
     pub(super) current: Arc<Current>,
     pub(super) follow: Follow,
+}
+
+static NOTHING: Partitions = Partitions::new();
+
+/// What a member is to have.
+struct Target<'a> {
+    id: &'a str,
+    before: Option<&'a Arc<Partitions>>,
+    /// `None` if it is as before.
+    other: Option<Partitions>,
+}
+
+impl Target<'_> {
+    fn is_new(&self) -> bool {
+        let is_other = |before: &Arc<Partitions>| {
+            let other = self.other.as_ref();
+            other.is_some_and(|other| **before != *other)
+        };
+        self.before.is_none_or(is_other)
+    }
+
+    fn assigned(&self) -> &Partitions {
+        let before = self.before.map_or(&NOTHING, |before| &**before);
+        self.other.as_ref().unwrap_or(before)
+    }
+
+    fn into_assigned(self) -> Arc<Partitions> {
+        match self.other {
+            Some(other) => Arc::new(other),
+            None => self.before.cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// What members read, the same of many kept once.
+struct Topics {
+    sets: Vec<BTreeSet<Uuid>>,
+    /// Which of the sets is whose.
+    members: Vec<usize>,
+}
+
+impl Topics {
+    fn of<'a>(
+        group: &ConsumerGroup,
+        abouts: impl Iterator<Item = &'a About>,
+        image: &ClusterImage,
+    ) -> Self {
+        let mut sets = Vec::new();
+        let mut known: BTreeMap<(&[Arc<str>], &str), usize> = BTreeMap::new();
+        let mut last: Option<(&About, usize)> = None;
+        let reads_the_same =
+            |a: &About, b: &About| a.topic_names == b.topic_names && a.topic_regex == b.topic_regex;
+        let members = abouts.map(|about| {
+            let set = match last {
+                Some((last, set)) if reads_the_same(last, about) => set,
+                _ => *known
+                    .entry((&about.topic_names, &about.topic_regex))
+                    .or_insert_with(|| {
+                        sets.push(group.topic_ids(about, image));
+                        sets.len() - 1
+                    }),
+            };
+            last = Some((about, set));
+            set
+        });
+        let members = members.collect();
+        Self { sets, members }
+    }
+
+    /// `index` counts the members that this was made of.
+    fn of_member(&self, index: usize) -> &BTreeSet<Uuid> {
+        &self.sets[self.members[index]]
+    }
 }
 
 /// What follows from a step outside the log.
@@ -461,7 +535,7 @@ impl ConsumerGroup {
             if let Some(replaced) = replaces.as_deref().filter(|it| **it != **member_id) {
                 changed.insert(replaced, None);
             }
-            let hash = self.hash(&changed, &self.regexes, env.image);
+            let hash = self.hash_after(&changed, env.image);
             metadata_is_current = hash == self.metadata_hash;
             bump |= !metadata_is_current;
             if bump {
@@ -478,17 +552,12 @@ impl ConsumerGroup {
             let targets = self.assign(member_id, &about, replaces.as_ref(), env);
             target_epoch = epoch;
             target = Arc::default();
-            for (id, assigned) in targets {
-                let is_speaker = *id == **member_id;
-                let before = match &replaces {
-                    Some(replaced) if is_speaker => self.targets.get(replaced),
-                    _ => self.targets.get(id),
-                };
-                if before.is_none_or(|before| **before != assigned) {
-                    records.push(target_record(group_id, id, &assigned));
+            for it in targets {
+                if it.is_new() {
+                    records.push(target_record(group_id, it.id, it.assigned()));
                 }
-                if is_speaker {
-                    target = Arc::new(assigned);
+                if *it.id == **member_id {
+                    target = it.into_assigned();
                 }
             }
             records.push(target_epoch_record(group_id, epoch, env.now));
@@ -543,47 +612,61 @@ impl ConsumerGroup {
     }
 
     /// What everybody is to have when this member says `about` of itself.
+    ///
+    /// All members of a large group coming at once is one of these for each of them: what is as it was is looked at
+    /// once, and not copied.
     fn assign<'a>(
         &'a self,
         member_id: &'a Arc<str>,
         about: &'a About,
         replaces: Option<&Arc<str>>,
         env: &Env<'_>,
-    ) -> Vec<(&'a str, Partitions)> {
-        let mut abouts: BTreeMap<&str, &About> = self
-            .members
-            .iter()
-            .filter(|(id, _)| replaces != Some(id))
-            .map(|(id, member)| (&**id, &*member.about))
-            .collect();
-        abouts.insert(member_id, about);
+    ) -> Vec<Target<'a>> {
+        let others = self.members.iter();
+        let others = others.filter(|(id, _)| *id != member_id && replaces != Some(*id));
+        let mut abouts: Vec<(&str, &About)> =
+            others.map(|(id, member)| (&**id, &*member.about)).collect();
+        let place = abouts.partition_point(|(id, _)| *id < &**member_id);
+        abouts.insert(place, (member_id, about));
 
-        // Most members are subscribed to the same.
-        let mut topics: HashMap<(&[Arc<str>], &str), BTreeSet<Uuid>> = HashMap::new();
-        for about in abouts.values() {
-            topics
-                .entry((&about.topic_names, &about.topic_regex))
-                .or_insert_with(|| self.topic_ids(about, env.image));
-        }
-        let nothing = Partitions::new();
-        let members: Vec<Subscriber<'_>> = abouts
+        let topics = Topics::of(self, abouts.iter().map(|(_, about)| *about), env.image);
+        let mut targets = self.targets.iter().peekable();
+        let befores: Vec<Option<&Arc<Partitions>>> = abouts
             .iter()
-            .map(|(&id, about)| {
-                let former = replaces.filter(|_| *id == **member_id);
-                let before = self.targets.get(former.map_or(id, |former| &**former));
-                Subscriber {
-                    id,
-                    instance_id: about.instance_id.as_deref(),
-                    topics: &topics[&(&*about.topic_names, &*about.topic_regex)],
-                    before: before.map_or(&nothing, |before| &**before),
+            .map(|&(id, _)| {
+                while targets.next_if(|(other, _)| &***other < id).is_some() {}
+                let own = targets.next_if(|(other, _)| &***other == id);
+                match replaces {
+                    Some(former) if *id == **member_id => self.targets.get(former),
+                    _ => own.map(|(_, target)| target),
                 }
             })
             .collect();
-        let assignor = preferred(abouts.values().copied(), &env.config.groups);
+        let members: Vec<Subscriber<'_>> = abouts
+            .iter()
+            .zip(&befores)
+            .enumerate()
+            .map(|(index, ((id, about), before))| Subscriber {
+                id,
+                instance_id: about.instance_id.as_deref(),
+                topics: topics.of_member(index),
+                before: before.map_or(&NOTHING, |before| &**before),
+            })
+            .collect();
+        let assignor = preferred(abouts.iter().map(|(_, about)| *about), &env.config.groups);
         let image: &ClusterImage = env.image;
         let assigned = assignor.assign(&members, |topic| partition_count(image, topic));
-        let ids: Vec<&str> = abouts.into_keys().collect();
-        ids.into_iter().zip(assigned).collect()
+        let targets = abouts.iter().zip(befores).zip(assigned);
+        targets
+            .map(|(((id, _), before), assigned)| Target {
+                id,
+                before,
+                other: match assigned {
+                    Cow::Borrowed(_) => None,
+                    Cow::Owned(assigned) => Some(assigned),
+                },
+            })
+            .collect()
     }
 
     /// The assignor that most members want.

@@ -83,6 +83,32 @@ impl ConsumerGroup {
         regexes: &Regexes,
         image: &ClusterImage,
     ) -> i64 {
+        hash(&self.read(changed, regexes), image)
+    }
+
+    /// The same, with the expressions as they are. Of a large topic a hash is work: when many come one after the
+    /// other who read what the group reads already, it is the one that is known.
+    pub(super) fn hash_after(
+        &self,
+        changed: &BTreeMap<&str, Option<&About>>,
+        image: &ClusterImage,
+    ) -> i64 {
+        let read = self.read(changed, &self.regexes);
+        let is_known = self.looked.metadata == image.offset
+            && read == self.read(&BTreeMap::new(), &self.regexes);
+        if is_known {
+            self.metadata_hash
+        } else {
+            hash(&read, image)
+        }
+    }
+
+    /// The names of all topics that the group reads after that.
+    fn read<'a>(
+        &'a self,
+        changed: &BTreeMap<&str, Option<&'a About>>,
+        regexes: &'a Regexes,
+    ) -> BTreeSet<&'a Arc<str>> {
         // How many of those who read something now do not then.
         let mut gone: BTreeMap<&str, usize> = BTreeMap::new();
         let mut gone_patterns: BTreeMap<&str, usize> = BTreeMap::new();
@@ -103,7 +129,7 @@ impl ConsumerGroup {
         for about in changed.values().flatten() {
             read.extend(names(about, regexes));
         }
-        hash(read.into_iter().filter_map(|name| image.topic(name)), image)
+        read
     }
 
     /// The topics that members are subscribed to by name.
@@ -136,9 +162,9 @@ impl ConsumerGroup {
 /// What tells one state of these topics, in the order of their names, from another: another hash means another
 /// assignment. It is in records and nowhere else; the algorithm is Kafka's, so that neither of the two brokers
 /// assigns a group anew that the other has left.
-fn hash<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>, image: &ClusterImage) -> i64 {
+fn hash(topics: &BTreeSet<&Arc<str>>, image: &ClusterImage) -> i64 {
     let mut input = Vec::new();
-    for topic in topics {
+    for topic in topics.iter().filter_map(|name| image.topic(name)) {
         input.extend(topic_hash(topic, image).to_le_bytes());
     }
     match &*input {

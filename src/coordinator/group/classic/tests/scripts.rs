@@ -430,6 +430,22 @@ fn an_empty_group_waits_for_more_members_while_they_come() {
     );
 }
 
+/// Here Apache Kafka is not followed, which begins at once: whoever starts many members together would see a
+/// generation for each few of them.
+#[test]
+fn an_empty_group_waits_a_moment_for_those_who_have_asked_for_an_id() {
+    check(
+        "join a           = wrote 0 -; a: MemberIdRequired a-1 | Empty 0 (a-1)
+         join b           = b: MemberIdRequired b-2 | Empty 0 (a-1) (b-2)
+         join c           = c: MemberIdRequired c-3 | Empty 0 (a-1) (b-2) (c-3)
+         join a           =  | PreparingRebalance 0 a-1*+ (b-2) (c-3)
+         wait 4           =  | PreparingRebalance 0 a-1*+ (b-2) (c-3)
+         join b           =  | PreparingRebalance 0 a-1*+ b-2+ (c-3)
+         wait 1           =  | PreparingRebalance 0 a-1*+ b-2+ (c-3)
+         wait 5           = a: 1 range of a-1 [a-1=m b-2=m]; b: 1 range of a-1 [] | CompletingRebalance 1 range a-1* b-2 (c-3)",
+    );
+}
+
 #[test]
 fn an_empty_group_waits_no_longer_than_a_member_would() {
     check_with(
@@ -572,7 +588,7 @@ fn a_group_has_no_more_members_than_it_may() {
          join b           =  | PreparingRebalance 0 a-1*+ b-2+ (c-3)
          join d           = d: GroupMaxSizeReached | PreparingRebalance 0 a-1*+ b-2+ (c-3)
          join c           = c: GroupMaxSizeReached | PreparingRebalance 0 a-1*+ b-2+
-         wait 0           = a: 1 range of a-1 [a-1=m b-2=m]; b: 1 range of a-1 [] | CompletingRebalance 1 range a-1* b-2
+         wait 5           = a: 1 range of a-1 [a-1=m b-2=m]; b: 1 range of a-1 [] | CompletingRebalance 1 range a-1* b-2
          join c id=       = c: GroupMaxSizeReached | CompletingRebalance 1 range a-1* b-2
          join b           = b: 1 range of a-1 [] | CompletingRebalance 1 range a-1* b-2",
     );
