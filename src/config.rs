@@ -157,6 +157,11 @@ impl Config {
         self.settings.effective()
     }
 
+    /// Has somebody said what this key of the broker is to be?
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.settings.is_set(name)
+    }
+
     /// How the controller keeps its log.
     pub fn metadata_log(&self) -> storage::config::Config {
         storage::config::Config {

@@ -3,8 +3,9 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use nix::{
@@ -13,6 +14,7 @@ use nix::{
 };
 
 const CONFIGURATION_IS_WRONG: i32 = 3;
+const AN_ADDRESS_IS_TAKEN: i32 = 5;
 
 #[test]
 fn config_shows_every_value_and_where_it_came_from() {
@@ -119,23 +121,44 @@ fn a_start_is_a_few_lines_and_none_of_them_a_warning() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(broker.stdout.take().unwrap()).lines();
-    let mut said = Vec::new();
-    for line in lines.map_while(Result::ok).take(20) {
-        let is_last = line.contains("Transitioning from RECOVERY to RUNNING");
-        said.push(line);
-        if is_last {
-            break;
-        }
-    }
-    broker.kill().unwrap();
-    broker.wait().unwrap();
-    assert!(
-        said.last().is_some_and(|line| line.contains("RUNNING")),
-        "{said:#?}"
-    );
+    let said = lines_of_start(&mut broker);
     assert!(said.len() < 10, "{said:#?}");
     assert!(!said.iter().any(|line| line.contains("WARN")), "{said:#?}");
+}
+
+/// The second node on a machine once did not start, for an address that nobody had asked for.
+#[test]
+fn a_default_address_for_metrics_that_is_taken_is_a_warning_and_one_that_was_asked_for_an_error() {
+    // If this fails another has it, which is as good.
+    let _taken = TcpListener::bind("127.0.0.1:9404");
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "--override",
+        &format!("log.dirs={}", dir.path().display()),
+        "--override",
+        "listeners=PLAINTEXT://127.0.0.1:0",
+    ];
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_sordini"))
+        .args(arguments)
+        .env_clear()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = lines_of_start(&mut broker);
+    let warnings: Vec<&String> = said.iter().filter(|line| line.contains("WARN")).collect();
+    assert!(
+        matches!(*warnings, [one] if one.contains("0.0.0.0:9404") && one.contains("sordini.metrics.listener")),
+        "{said:#?}"
+    );
+
+    let asked = ["--override", "sordini.metrics.listener=0.0.0.0:9404"];
+    let output = sordini(&[&arguments[..], &asked].concat(), &[]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(AN_ADDRESS_IS_TAKEN), "{said}");
+    assert!(
+        said.contains("0.0.0.0:9404 (sordini.metrics.listener)"),
+        "{said}"
+    );
 }
 
 /// A container's first process hears of no signal that it does not ask for, and a start may take minutes.
@@ -184,6 +207,27 @@ fn a_damaged_database_of_the_controller_is_a_directory_that_cannot_be_used() {
     let output = sordini(&arguments, &[]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("controller"));
+}
+
+/// What a broker says until it runs; it is killed then.
+#[track_caller]
+fn lines_of_start(broker: &mut Child) -> Vec<String> {
+    let lines = BufReader::new(broker.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    for line in lines.map_while(Result::ok).take(20) {
+        let is_last = line.contains("Transitioning from RECOVERY to RUNNING");
+        said.push(line);
+        if is_last {
+            break;
+        }
+    }
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    assert!(
+        said.last().is_some_and(|line| line.contains("RUNNING")),
+        "{said:#?}"
+    );
+    said
 }
 
 /// A broker with its data in `dir`, on a port of its own.

@@ -58,6 +58,8 @@ use crate::{
 /// Partitions that all fetch sessions together may remember. A partition costs about 200 bytes.
 const SESSION_PARTITIONS_MAX: usize = 1_000_000;
 
+const METRICS_LISTENER: &str = "sordini.metrics.listener";
+
 /// Why the broker did not start. The text says what was tried and what to do.
 #[derive(Debug)]
 pub enum StartError {
@@ -83,7 +85,10 @@ impl fmt::Display for StartError {
             Self::Directory(err) => write!(f, "{err}"),
             Self::Listen { listener, source } => write!(f, "cannot listen on {listener}: {source}"),
             Self::Metrics { address, source } => {
-                write!(f, "cannot serve metrics on {address}: {source}")
+                write!(
+                    f,
+                    "cannot serve metrics on {address} ({METRICS_LISTENER}): {source}"
+                )
             }
             Self::Controller(err) => write!(f, "the controller does not start: {err}"),
             Self::Refused(refusal) => {
@@ -122,10 +127,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
     let shares = Shares::of_process(config.log_dirs.len());
     let (directories, unusable) = open_directories(&disk, &config, &cluster_id, shares.files, now)?;
     let listeners = bind(&config).await?;
-    let endpoint = match config.metrics_listener {
-        Some(address) => Some(bind_metrics(address).await?),
-        None => None,
-    };
+    let endpoint = bind_metrics(&config).await?;
     let addresses: BTreeMap<String, SocketAddr> = listeners
         .iter()
         .filter_map(|listener| Some((listener.name().to_owned(), listener.address().ok()?)))
@@ -350,9 +352,23 @@ fn serve_metrics(broker: &Arc<Broker>, endpoint: metrics::Endpoint) -> JoinHandl
     })
 }
 
-async fn bind_metrics(address: SocketAddr) -> Result<metrics::Endpoint, StartError> {
-    let bound = metrics::Endpoint::bind(address).await;
-    bound.map_err(|source| StartError::Metrics { address, source })
+/// Nobody has asked for the default address: it may belong to another node on this machine, and is no reason not to
+/// start.
+async fn bind_metrics(config: &Config) -> Result<Option<metrics::Endpoint>, StartError> {
+    let Some(address) = config.metrics_listener else {
+        return Ok(None);
+    };
+    match metrics::Endpoint::bind(address).await {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(err) if !config.is_set(METRICS_LISTENER) => {
+            warn!(
+                "metrics are not served, for {address} cannot be listened on ({err}): set {METRICS_LISTENER} to another \
+                 address, or to nothing"
+            );
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Metrics { address, source }),
+    }
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
