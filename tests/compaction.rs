@@ -227,17 +227,6 @@ fn configure(client: &mut Client, key: &str, value: &str) {
     assert_eq!(client.call(1, &request).responses[0].error_code, 0);
 }
 
-fn metric(broker: &TestBroker, name: &str) -> f64 {
-    let running = broker.running.as_ref().expect("it runs");
-    let text = running.broker().metrics().render();
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .and_then(|rest| rest.rsplit(' ').next())
-        .and_then(|value| value.parse().ok());
-    value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
-}
-
 /// The program itself, so that it can be killed.
 struct Program {
     process: Child,
@@ -344,11 +333,8 @@ fn a_restart_goes_on_where_the_cleaner_was() {
     let client = &mut broker.client();
     producer.random(client, "t", 300, 20);
     producer.compacted(client, "t");
-    assert!(metric(&broker, "kafka_log_logcleaner_cleaner_recopy_percent ") > 0.0);
-    assert_eq!(
-        metric(&broker, "kafka_log_logcleaner_deadthreadcount "),
-        0.0
-    );
+    assert!(broker.metric("kafka_log_logcleaner_cleaner_recopy_percent ") > 0.0);
+    assert_eq!(broker.metric("kafka_log_logcleaner_deadthreadcount "), 0.0);
 }
 
 #[test]
@@ -466,7 +452,7 @@ fn a_topic_may_be_deleted_while_it_is_compacted_and_come_again() {
     configure(client, "log.cleaner.io.max.bytes.per.second", "100000000");
     producer.compacted(client, "t");
     assert_eq!(
-        metric(&broker, "kafka_log_logmanager_offlinelogdirectorycount "),
+        broker.metric("kafka_log_logmanager_offlinelogdirectorycount "),
         0.0
     );
 }
@@ -498,10 +484,10 @@ fn a_log_that_cannot_be_compacted_is_shown_and_the_others_go_on() {
     let count = "kafka_log_logcleanermanager_uncleanable_partitions_count";
     let bytes = "kafka_log_logcleanermanager_uncleanable_bytes";
     let begin = Instant::now();
-    while metric(&broker, count) != 1.0 {
+    while broker.metric(count) != 1.0 {
         assert!(begin.elapsed() < LIMIT, "the damage is not found");
     }
-    assert!(metric(&broker, bytes) > 0.0);
+    assert!(broker.metric(bytes) > 0.0);
     producer.random(client, "good", 200, 20);
     producer.compacted(client, "good");
 
@@ -509,7 +495,7 @@ fn a_log_that_cannot_be_compacted_is_shown_and_the_others_go_on() {
         .with_topic_names(vec![topic_name("bad")])
         .with_timeout_ms(10_000);
     assert_eq!(client.call(5, &delete).responses[0].error_code, 0);
-    while metric(&broker, count) != 0.0 {
+    while broker.metric(count) != 0.0 {
         assert!(begin.elapsed() < LIMIT, "it is remembered");
     }
 }

@@ -120,19 +120,16 @@ impl Producer {
     }
 
     fn batch(&self, sequence: i32, values: &[&str]) -> Bytes {
+        // Not long before the markers: those would begin another segment.
+        self.batch_of(now(), sequence, values)
+    }
+
+    fn batch_of(&self, time: i64, sequence: i32, values: &[&str]) -> Bytes {
         let mut batch = Builder::new()
             .producer(self.id, self.epoch, sequence)
             .transactional();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.expect("a time after 1970").as_millis();
         for value in values {
-            // Not long before the markers: those would begin another segment.
-            batch.push(
-                i64::try_from(now).expect("a date"),
-                None,
-                Some(value.as_bytes()),
-                &[],
-            );
+            batch.push(time, None, Some(value.as_bytes()), &[]);
         }
         batch.build().expect("a batch").bytes().clone()
     }
@@ -234,6 +231,12 @@ impl Producer {
             .with_group_id(GroupId("g".into()));
         client.call(3, &request).error_code
     }
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("a time after 1970").as_millis();
+    i64::try_from(now).expect("a date")
 }
 
 fn transactional_id(name: &'static str) -> TransactionalId {
@@ -576,6 +579,36 @@ fn an_administrator_ends_a_transaction_that_hangs() {
     let fenced = ErrorCode::TransactionCoordinatorFenced.code();
     assert_eq!(end(producer.epoch, 4), [fenced, missing]);
     assert_eq!(read_committed(&mut client, "u", 0), (vec![], 2));
+}
+
+#[test]
+fn a_partition_whose_transaction_nobody_will_end_is_counted() {
+    let (broker, mut client) = started();
+    let late = || broker.metric("kafka_server_replicamanager_partitionswithlatetransactionscount");
+    // transaction.max.timeout.ms is a quarter of an hour, and Kafka adds five minutes.
+    let almost = now() - 19 * 60_000;
+    let before = now() - 21 * 60_000;
+    let producers = [
+        ("p", ("t", 0), almost),
+        ("q", ("t", 1), before),
+        ("r", ("u", 0), before),
+    ];
+    let producers = producers.map(|(name, at, time)| {
+        let producer = Producer::new(&mut client, name);
+        let request = produce_request(at.0, at.1, producer.batch_of(time, 0, &["x"]))
+            .with_transactional_id(Some(transactional_id(name)));
+        let answer = client.call(ADDS, &request);
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+        producer
+    });
+    assert_eq!(late(), 2.0);
+    // Who still writes is not late, whenever it began.
+    let went_on = producers[2].produce(&mut client, ADDS, ("u", 0), 1, "y");
+    assert_eq!(went_on, (0, 1));
+    assert_eq!(late(), 1.0);
+    producers[1].end(&mut client, BUMPS, true).expect("an end");
+    settled(&mut client, ("t", 1), 2);
+    assert_eq!(late(), 0.0);
 }
 
 /// Comparing each with each takes minutes.

@@ -10,8 +10,13 @@ use replication::{
     partition::{Leadership, Partition},
 };
 
+use storage::producers::Ongoing;
+
 use super::{Scrape, groups, list, transactions};
-use crate::broker::Broker;
+use crate::{broker::Broker, clock};
+
+/// By how much a transaction outlives `transaction.max.timeout.ms` before Kafka counts it as late (ms).
+const LATE_TRANSACTION_BUFFER_MS: i64 = 5 * 60 * 1000;
 
 /// Kafka's numbers for a broker's states.
 const RUNNING: f64 = 3.0;
@@ -63,7 +68,10 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
         .retain_topics(|topic| topics.contains(topic));
 
     let image = broker.image();
-    let (mut led, mut under_replicated, mut under_min_isr) = (0, 0, 0);
+    let late_before = clock::now()
+        - i64::from(broker.config().transactions.max_timeout_ms)
+        - LATE_TRANSACTION_BUFFER_MS;
+    let (mut led, mut under_replicated, mut under_min_isr, mut late) = (0, 0, 0, 0);
     for partition in &partitions {
         scrape_log(partition, to);
         let leadership = partition.leadership();
@@ -72,6 +80,7 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
             scrape_led(&image, partition, &leadership, to);
             under_replicated += usize::from(leadership.isr.len() < leadership.replicas);
             under_min_isr += usize::from(leadership.isr.len() < leadership.min_insync_replicas);
+            late += usize::from(is_late(partition.log().oldest_transaction(), late_before));
         }
     }
     to.gauge(&list::PARTITION_COUNT, &[], partitions.len() as f64);
@@ -86,6 +95,7 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
         &[],
         under_min_isr as f64,
     );
+    to.gauge(&list::PARTITIONS_WITH_LATE_TRANSACTIONS, &[], late as f64);
     to.gauge(
         &list::OFFLINE_REPLICA_COUNT,
         &[],
@@ -114,6 +124,11 @@ fn scrape_partitions(broker: &Broker, to: &mut Scrape<'_>) {
         to.gauge(&list::LOG_DIRECTORY_CORDONED, &labels, value);
     }
     to.gauge(&list::CORDONED_LOG_DIRECTORY_COUNT, &[], cordoned as f64);
+}
+
+/// By Kafka's rule, which goes by what the producer has written last, and knows of no record without a time.
+fn is_late(oldest: Option<Ongoing>, late_before: i64) -> bool {
+    oldest.is_some_and(|oldest| (1..late_before).contains(&oldest.last_timestamp))
 }
 
 fn scrape_log(partition: &Partition, to: &mut Scrape<'_>) {
@@ -259,4 +274,28 @@ fn scrape_cluster(broker: &Broker, to: &mut Scrape<'_>) {
     to.gauge(&list::GLOBAL_PARTITION_COUNT, &[], partitions as f64);
     to.gauge(&list::OFFLINE_PARTITIONS_COUNT, &[], leaderless as f64);
     to.gauge(&list::LAST_APPLIED_RECORD_OFFSET, &[], image.offset as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_late_when_its_time_is_over_and_known() {
+        let late_before = 1_000_000;
+        for (last_timestamp, want) in [
+            (999_999, true),
+            (1_000_000, false),
+            (1, true),
+            (0, false),
+            (-1, false),
+        ] {
+            let oldest = Ongoing {
+                first_offset: 0,
+                last_timestamp,
+            };
+            assert_eq!(is_late(Some(oldest), late_before), want, "{last_timestamp}");
+        }
+        assert!(!is_late(None, late_before));
+    }
 }

@@ -36,7 +36,7 @@ use crate::{
     epochs::Epochs,
     error::Error,
     files::Place,
-    producers::Producers,
+    producers::{Ongoing, Producers},
     recovery::{self, Opened},
     segment::{Active, Located, Segment},
 };
@@ -150,7 +150,7 @@ impl Tail {
 struct Transactions {
     /// Whether producer state has been loaded since opening or truncating.
     known: bool,
-    first_ongoing: Option<i64>,
+    oldest: Option<Ongoing>,
     /// Ended, but the marker may not have passed the high watermark yet: first and last offset.
     ended: Vec<(i64, i64)>,
 }

@@ -181,6 +181,14 @@ pub struct Completed {
     pub last_stable_offset: i64,
 }
 
+/// An open transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ongoing {
+    pub first_offset: i64,
+    /// Of what its producer has written last (ms).
+    pub last_timestamp: i64,
+}
+
 /// All producers of a partition.
 #[derive(Debug, Clone, Default)]
 pub struct Producers {
@@ -208,9 +216,14 @@ impl Producers {
         self.known.len()
     }
 
-    /// Where the oldest open transaction begins.
-    pub fn first_ongoing(&self) -> Option<i64> {
-        self.ongoing.keys().next().copied()
+    /// The open transaction that began first.
+    pub fn oldest_ongoing(&self) -> Option<Ongoing> {
+        let (first_offset, producer_id) = self.ongoing.iter().next()?;
+        let producer = self.known.get(producer_id)?;
+        Some(Ongoing {
+            first_offset: *first_offset,
+            last_timestamp: producer.last_timestamp,
+        })
     }
 
     /// Has the producer's transaction begun here? If it has not, this holds if the transaction's coordinator says that
@@ -358,7 +371,9 @@ impl Producers {
             first_offset,
             last_offset,
             commit: marker.commit,
-            last_stable_offset: self.first_ongoing().unwrap_or(last_offset + 1),
+            last_stable_offset: self
+                .oldest_ongoing()
+                .map_or(last_offset + 1, |oldest| oldest.first_offset),
         })
     }
 

@@ -91,6 +91,18 @@ impl TestBroker {
         Client::connect(self.address)
     }
 
+    /// The value of the first metric that begins like this.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let running = self.running.as_ref().expect("it runs");
+        let text = running.broker().metrics().render();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.rsplit(' ').next())
+            .and_then(|value| value.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    }
+
     /// Stops in an orderly way and starts again on the same data.
     pub(crate) fn restart(mut self, properties: &[(&str, &str)]) -> TestBroker {
         self.stop();

@@ -898,9 +898,10 @@ impl World<'_> {
     fn check(&self) -> Result<(), String> {
         let mut seen: HashMap<Label, usize> = HashMap::new();
         for (index, log) in self.logs.iter().enumerate() {
-            if let Some(offset) = log.producers.first_ongoing() {
+            if let Some(oldest) = log.producers.oldest_ongoing() {
                 return Err(format!(
-                    "the last stable offset of {index} is stuck at {offset}"
+                    "the last stable offset of {index} is stuck at {}",
+                    oldest.first_offset
                 ));
             }
             if let Some((id, labels)) = log.open.iter().find(|(_, labels)| !labels.is_empty()) {

@@ -186,7 +186,7 @@ impl Log {
         for (header, marker) in batches.iter().filter(|(header, _)| header.has_producer()) {
             let producers = self.producers_of(writer, now)?;
             let completed = producers.apply(header, header.base_offset, marker.as_ref(), now);
-            let first_ongoing = producers.first_ongoing();
+            let oldest = producers.oldest_ongoing();
             if let Some(completed) = completed
                 && !completed.commit
             {
@@ -195,7 +195,7 @@ impl Log {
             }
             if header.is_transactional() {
                 let mut transactions = self.transactions();
-                transactions.first_ongoing = first_ongoing;
+                transactions.oldest = oldest;
                 if let Some(completed) = completed {
                     let ended = (completed.first_offset, completed.last_offset);
                     transactions.ended.push(ended);

@@ -8,7 +8,7 @@ use crate::{
     disk::{Mode, write_all},
     error::Error,
     files::file_name,
-    producers::{Producer, Producers, Standing},
+    producers::{Ongoing, Producer, Producers, Standing},
     recovery::{self, SNAPSHOT},
     segment::Segment,
 };
@@ -59,11 +59,18 @@ impl Log {
             .ended
             .retain(|(_, last)| *last >= high_watermark);
         let ended = transactions.ended.iter().map(|(first, _)| *first);
-        let first = ended.chain(transactions.first_ongoing).min();
+        let oldest = transactions.oldest.map(|oldest| oldest.first_offset);
+        let first = ended.chain(oldest).min();
         let start_offset = self.start_offset();
         Ok(first.map_or(high_watermark, |first| {
             first.max(start_offset).min(high_watermark)
         }))
+    }
+
+    /// The open transaction that began first, as far as it is known: nothing is read for this, and `None` stands for
+    /// "nobody has asked about producers or transactions since the log was opened" too.
+    pub fn oldest_transaction(&self) -> Option<Ongoing> {
+        self.transactions().oldest
     }
 
     /// Aborted transactions with records in `from..to`.
@@ -115,7 +122,7 @@ impl Log {
             )?;
             let mut transactions = self.transactions();
             transactions.known = true;
-            transactions.first_ongoing = loaded.first_ongoing();
+            transactions.oldest = loaded.oldest_ongoing();
             writer.producers = Some(loaded);
         }
         // Just filled.
