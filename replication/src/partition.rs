@@ -219,9 +219,11 @@ pub struct Partition {
     node_id: i32,
     /// Swapped when the replica moves to another log directory.
     home: ArcSwap<Home>,
+    /// Replaced whole; read without waiting for anybody.
+    leadership: ArcSwap<Leadership>,
     /// Held by an append and by whoever changes who leads or which log it is: an append must not
     /// land in a log that is being left, nor under an epoch that has ended.
-    leadership: Mutex<Leadership>,
+    changing: Mutex<()>,
     rules: ArcSwap<Rules>,
     high_watermark: Watermark,
 }
@@ -234,7 +236,8 @@ impl Partition {
             // Until it is known who leads, nothing more is known to be on all replicas.
             high_watermark: Watermark::new(home.log.start_offset()),
             home: ArcSwap::from_pointee(home),
-            leadership: Mutex::new(leadership),
+            leadership: ArcSwap::from_pointee(leadership),
+            changing: Mutex::new(()),
             rules: ArcSwap::from_pointee(rules),
         };
         partition.advance(&partition.lock());
@@ -256,14 +259,17 @@ impl Partition {
 
     /// The topic is being deleted, or the broker stops: whoever appends or waits is refused.
     pub fn close(&self) {
-        let mut leadership = self.lock();
-        leadership.leader = NO_LEADER;
-        leadership.leader_epoch = CLOSED;
+        let _held = self.lock();
+        self.leadership.store(Arc::new(Leadership {
+            leader: NO_LEADER,
+            leader_epoch: CLOSED,
+            ..Leadership::clone(&self.leadership())
+        }));
         self.high_watermark.wake();
     }
 
-    pub fn leadership(&self) -> Leadership {
-        self.lock().clone()
+    pub fn leadership(&self) -> Guard<Arc<Leadership>> {
+        self.leadership.load()
     }
 
     pub fn high_watermark(&self) -> i64 {
@@ -272,12 +278,13 @@ impl Partition {
 
     /// Follows the cluster image. An older epoch than the one in force changes nothing.
     pub fn lead(&self, leadership: Leadership) {
-        let mut current = self.lock();
-        if leadership.leader_epoch < current.leader_epoch || *current == leadership {
+        let held = self.lock();
+        let current = self.leadership();
+        if leadership.leader_epoch < current.leader_epoch || **current == leadership {
             return;
         }
-        *current = leadership;
-        self.advance(&current);
+        self.leadership.store(Arc::new(leadership));
+        self.advance(&held);
         // Whoever waits for replicas of an epoch that has ended must hear of it.
         self.high_watermark.wake();
     }
@@ -285,9 +292,12 @@ impl Partition {
     pub fn configure(&self, config: &Config) {
         self.rules.store(Arc::new(config.rules.clone()));
         // Under the lock, so that a log that takes this one's place meanwhile does not miss it.
-        let mut leadership = self.lock();
+        let _held = self.lock();
         self.log().set_config(config.log.clone());
-        leadership.min_insync_replicas = config.min_insync_replicas;
+        self.leadership.store(Arc::new(Leadership {
+            min_insync_replicas: config.min_insync_replicas,
+            ..Leadership::clone(&self.leadership())
+        }));
     }
 
     /// Puts the records somewhere else, as `change` says, which is told where they are and the leader
@@ -297,11 +307,12 @@ impl Partition {
         &self,
         change: impl FnOnce(&Home, i32) -> Result<Home, E>,
     ) -> Result<Option<Arc<Home>>, E> {
-        let leadership = self.lock();
-        if leadership.leader_epoch == CLOSED {
+        let _held = self.lock();
+        let leader_epoch = self.leadership().leader_epoch;
+        if leader_epoch == CLOSED {
             return Ok(None);
         }
-        let home = change(&self.home.load(), leadership.leader_epoch)?;
+        let home = change(&self.home.load(), leader_epoch)?;
         Ok(Some(self.home.swap(Arc::new(home))))
     }
 
@@ -316,9 +327,8 @@ impl Partition {
         now: i64,
     ) -> Result<Appended, Error> {
         let admitted = admission::admit(batch, &self.rules.load(), now)?;
-        let leadership = self.lock();
         let (batch, time) = (&admitted.batch, admitted.log_append_time);
-        self.append_admitted(&leadership, batch, origin, acks_all, time, now)
+        self.append_admitted(&self.lock(), batch, origin, acks_all, time, now)
     }
 
     /// Has the producer's transaction begun in this partition? See [`Log::standing`].
@@ -329,15 +339,14 @@ impl Partition {
         bumps: bool,
         now: i64,
     ) -> Result<Standing, Error> {
-        self.check_leader(&self.lock())?;
+        self.check_leader()?;
         Ok(self.log().standing(producer_id, epoch, bumps, now)?)
     }
 
     /// Ends a producer's transaction here, as the leader.
     pub fn append_marker(&self, marker: &Marker, now: i64) -> Result<Appended, Error> {
         let (batch, origin) = marker.batch(now);
-        let leadership = self.lock();
-        self.append_admitted(&leadership, &batch, origin, true, None, now)
+        self.append_admitted(&self.lock(), &batch, origin, true, None, now)
     }
 
     /// Appends a batch that this broker made itself, as who leads in `leader_epoch`: a coordinator's records, or a
@@ -349,11 +358,11 @@ impl Partition {
         origin: Origin,
         now: i64,
     ) -> Result<Appended, Error> {
-        let leadership = self.lock();
-        if leadership.leader_epoch != leader_epoch {
+        let held = self.lock();
+        if self.leadership().leader_epoch != leader_epoch {
             return Err(Error::FencedLeaderEpoch);
         }
-        self.append_admitted(&leadership, batch, origin, true, None, now)
+        self.append_admitted(&held, batch, origin, true, None, now)
     }
 
     /// The largest batch the topic takes, in bytes.
@@ -363,14 +372,14 @@ impl Partition {
 
     fn append_admitted(
         &self,
-        leadership: &MutexGuard<'_, Leadership>,
+        held: &MutexGuard<'_, ()>,
         batch: &Batch,
         origin: Origin,
         acks_all: bool,
         log_append_time: Option<i64>,
         now: i64,
     ) -> Result<Appended, Error> {
-        self.check_leader(leadership)?;
+        let leadership = self.check_leader()?;
         // No more can be required than there are (eligible leader replicas, KIP-966).
         let required = leadership.min_insync_replicas.min(leadership.replicas);
         if acks_all && leadership.isr.len() < required {
@@ -382,7 +391,7 @@ impl Partition {
         let home = self.home.load();
         let log = &home.log;
         let appended = log.append_from(batch, leadership.leader_epoch, origin, now)?;
-        self.advance(leadership);
+        self.advance(held);
         Ok(Appended {
             base_offset: appended.base_offset,
             end_offset: appended.last_offset + 1,
@@ -425,7 +434,7 @@ impl Partition {
                 if passed() {
                     return Ok(());
                 }
-                self.check_leader(&self.lock())?;
+                self.check_leader()?;
                 waiter.woken().await;
             }
         });
@@ -444,7 +453,7 @@ impl Partition {
         isolation: Isolation,
         now: i64,
     ) -> Result<Read, Error> {
-        self.check_leader(&self.lock())?;
+        self.check_leader()?;
         let home = self.home.load();
         let log = &home.log;
         let high_watermark = self.high_watermark.get();
@@ -472,11 +481,7 @@ impl Partition {
     /// Where a reader's log has parted from this one, whose last record was of `last_fetched` and which
     /// now asks for `offset`: the last epoch both have, and where it ends here. `None` if it has not.
     pub fn divergence(&self, offset: i64, last_fetched: i32) -> Result<Option<(i32, i64)>, Error> {
-        let current = {
-            let leadership = self.lock();
-            self.check_leader(&leadership)?;
-            leadership.leader_epoch
-        };
+        let current = self.check_leader()?.leader_epoch;
         let log = self.log();
         let (start, end) = (log.start_offset(), log.end_offset());
         let (epoch, end_of_epoch) = match last_fetched == current {
@@ -496,8 +501,8 @@ impl Partition {
     /// Moves the log's start to `before` (-1: the high watermark), as DeleteRecords asks.
     /// Returns the new low watermark.
     pub fn delete_records(&self, before: i64) -> Result<i64, Error> {
-        let leadership = self.lock();
-        self.check_leader(&leadership)?;
+        let _held = self.lock();
+        self.check_leader()?;
         let high_watermark = self.high_watermark.get();
         let before = if before == -1 { high_watermark } else { before };
         let home = self.home.load();
@@ -515,12 +520,12 @@ impl Partition {
 
     /// Is this broker the leader, and is `epoch` (-1: not known to the client) the one in force?
     pub fn check_epoch(&self, epoch: i32) -> Result<i32, Error> {
-        let leadership = self.lock();
+        let leadership = self.leadership();
         let current = leadership.leader_epoch;
         match epoch {
             _ if 0 <= epoch && epoch < current => Err(Error::FencedLeaderEpoch),
             _ if current < epoch => Err(Error::UnknownLeaderEpoch),
-            _ => self.check_leader(&leadership).map(|()| current),
+            _ => self.led(leadership).map(|_| current),
         }
     }
 
@@ -550,9 +555,14 @@ impl Partition {
         }
     }
 
-    fn check_leader(&self, leadership: &Leadership) -> Result<(), Error> {
+    fn check_leader(&self) -> Result<Guard<Arc<Leadership>>, Error> {
+        self.led(self.leadership())
+    }
+
+    /// Is it this broker that leads?
+    fn led(&self, leadership: Guard<Arc<Leadership>>) -> Result<Guard<Arc<Leadership>>, Error> {
         if leadership.leader == self.node_id {
-            return Ok(());
+            return Ok(leadership);
         }
         Err(Error::NotLeader {
             leader: leadership.leader,
@@ -561,18 +571,16 @@ impl Partition {
     }
 
     /// The watermark is the smallest log end of the in-sync replicas; without followers, ours.
-    fn advance(&self, leadership: &MutexGuard<'_, Leadership>) {
-        if leadership.isr == [self.node_id] {
+    fn advance(&self, _held: &MutexGuard<'_, ()>) {
+        if self.leadership().isr == [self.node_id] {
             self.high_watermark
                 .advance(self.home.load().log.end_offset());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Leadership> {
-        // Leadership is replaced whole, so a panic while it was held has not left half of one.
-        self.leadership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // What it guards is replaced whole, so a panic while it was held has not left half of it.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -586,5 +594,109 @@ pub struct Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.partition.high_watermark.forget(&self.waiter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use storage::{disk, properties::Identity};
+
+    use super::*;
+
+    const NODE: i32 = 1;
+
+    /// Whoever read from a partition once waited for whoever wrote to it.
+    #[test]
+    fn reading_waits_neither_for_an_append_nor_for_a_move() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = Arc::new(partition(dir.path()));
+        let held = partition.lock();
+        let (done, read) = mpsc::channel();
+        let reading = Arc::clone(&partition);
+        let reader = thread::spawn(move || {
+            let outcome = reading.read(0, 1 << 20, true, Isolation::ReadUncommitted, 0);
+            let epochs = (reading.check_epoch(3), reading.check_epoch(2));
+            let seen = reading.leadership().leader;
+            // Nobody listens if this came too late.
+            let _ = done.send((outcome, epochs, seen));
+        });
+        let (outcome, epochs, seen) = read
+            .recv_timeout(Duration::from_secs(60))
+            .expect("an answer while the partition is held");
+        assert_eq!(outcome.unwrap().high_watermark, 0);
+        assert!(matches!(epochs, (Ok(3), Err(Error::FencedLeaderEpoch))));
+        assert_eq!(seen, NODE);
+        drop(held);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn an_append_is_of_the_epoch_in_force_and_an_older_one_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = partition(dir.path());
+        let marker = Marker {
+            producer_id: 7,
+            producer_epoch: 0,
+            commit: true,
+            coordinator_epoch: 0,
+            transaction_version: 1,
+        };
+        partition.lead(leadership(NODE, 2));
+        assert_eq!(partition.leadership().leader_epoch, 3);
+        assert_eq!(partition.append_marker(&marker, 0).unwrap().base_offset, 0);
+        partition.lead(leadership(NODE + 1, 4));
+        assert!(matches!(
+            partition.append_marker(&marker, 0),
+            Err(Error::NotLeader {
+                leader: 2,
+                epoch: 4
+            })
+        ));
+        partition.lead(leadership(NODE, 5));
+        assert_eq!(partition.append_marker(&marker, 0).unwrap().base_offset, 1);
+        assert_eq!(partition.log().epochs(), [(3, 0), (5, 1)]);
+        partition.close();
+        assert!(partition.append_marker(&marker, 0).is_err());
+        partition.lead(leadership(NODE, 6));
+        assert_eq!(partition.leadership().leader, NO_LEADER);
+    }
+
+    fn leadership(leader: i32, leader_epoch: i32) -> Leadership {
+        Leadership {
+            leader,
+            leader_epoch,
+            replicas: 1,
+            isr: vec![leader],
+            min_insync_replicas: 1,
+        }
+    }
+
+    fn partition(dir: &std::path::Path) -> Partition {
+        let identity = Identity {
+            cluster_id: "cluster".to_owned(),
+            node_id: NODE,
+        };
+        let directory = Directory::open(disk::real(), dir, &identity, 16, 0).unwrap();
+        let home = Home {
+            log: directory.open_log("t-0", LogConfig::default(), 0).unwrap(),
+            directory: Arc::new(directory),
+        };
+        let rules = Rules {
+            max_message_bytes: 1 << 20,
+            max_decompressed_bytes: 1 << 20,
+            timestamp_type: protocol::batch::TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
+            compression: None,
+            keys_required: false,
+        };
+        let name = Name {
+            topic: Arc::from("t"),
+            topic_id: Uuid::from_u128(1),
+            index: 0,
+        };
+        Partition::new(name, NODE, home, rules, leadership(NODE, 3))
     }
 }
