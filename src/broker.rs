@@ -38,7 +38,7 @@ use crate::{
     complaints::Complaints,
     config::Config,
     coordinator::{
-        group::{GroupCoordinator, figures::Figures},
+        group::{GroupCoordinator, expressions::Threads, figures::Figures},
         runtime::Runtime,
         transaction::request::Transactions,
     },
@@ -64,6 +64,7 @@ pub struct Broker {
     connections: Arc<Connections>,
     groups: Arc<Runtime<GroupCoordinator>>,
     group_figures: Arc<Figures>,
+    group_threads: Threads,
     transactions: Transactions,
     /// Why topics could not be created automatically.
     complaints: Mutex<Complaints>,
@@ -116,6 +117,11 @@ impl Broker {
     /// What groups have counted.
     pub(crate) fn group_figures(&self) -> &Figures {
         &self.group_figures
+    }
+
+    /// Where members' expressions are compiled.
+    pub(crate) fn group_threads(&self) -> &Threads {
+        &self.group_threads
     }
 
     /// Transactional ids and what becomes of their transactions.

@@ -2,6 +2,7 @@
 //! and is told what to read.
 //!
 //! - What comes of it is in `coordinator::group::consumer`.
+//! - A regular expression is compiled first, where nobody else waits for it.
 //! - The protocol has to be finalized, as `group.version`, and not left out of `group.coordinator.rebalance.protocols`.
 //!
 //! Versions: v1 subscriptions by regular expression, and member ids chosen by clients.
@@ -26,7 +27,22 @@ pub(crate) async fn handle(
         return refused(ErrorCode::UnsupportedVersion);
     }
     let group_id = req.group_id.clone();
-    let ask = ConsumerHeartbeat::new(Sent::new(ctx, req));
+    let is_expression = |it: &str| !it.is_empty();
+    let compiles = req
+        .subscribed_topic_regex
+        .as_deref()
+        .is_some_and(is_expression);
+    let sent = Sent::new(ctx, req);
+    let ask = match compiles {
+        false => ConsumerHeartbeat::new(sent),
+        true => {
+            let compile = move || ConsumerHeartbeat::new(sent);
+            match broker.group_threads().run(compile).await {
+                Some(ask) => ask,
+                None => return refused(ErrorCode::UnknownServerError),
+            }
+        }
+    };
     match broker.groups().ask_group(&group_id, ask).await {
         Ok(response) => response,
         Err(code) => refused(code),

@@ -42,7 +42,11 @@ use crate::{
     clock,
     config::{self, Compression, Config, TopicConfig},
     coordinator::{
-        group::{GroupCoordinator, figures::Figures},
+        group::{
+            GroupCoordinator,
+            expressions::{self, Threads},
+            figures::Figures,
+        },
         runtime::{Host, Job, Runtime},
         transaction::{TransactionCoordinator, markers, request::Transactions},
     },
@@ -170,9 +174,10 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         },
     };
     let group_figures = Arc::new(Figures::default());
-    let groups = group_coordinators(host(), &group_figures);
-    let written_by = Arc::new(OnceLock::new());
-    let transactions = transaction_coordinators(host(), &written_by);
+    // What coordinators want done is done by the broker that has them, once it is there.
+    let done_by = Arc::new(OnceLock::new());
+    let groups = group_coordinators(host(), &group_figures, &done_by);
+    let transactions = transaction_coordinators(host(), &done_by);
     let broker = Arc::new(Broker {
         node_id: config.node_id,
         broker_epoch,
@@ -181,6 +186,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
             SESSION_PARTITIONS_MAX,
         )),
         connections: Arc::new(Connections::new(shares.connections)),
+        group_threads: Threads::new(config.groups.background_threads),
         config: shared_config,
         fixed_config: config,
         overrides: Mutex::default(),
@@ -196,8 +202,8 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         stopping: watch::Sender::new(false),
         failed: watch::Sender::new(None),
     });
-    // Nothing is coordinated yet, and so there are no markers to be written either.
-    let _ = written_by.set(Arc::downgrade(&broker));
+    // Nothing is coordinated yet, and so there is nothing to be done either.
+    let _ = done_by.set(Arc::downgrade(&broker));
 
     let mut tasks = upkeep::start(&broker).await;
     tasks.push(fail_with_controller(&broker));
@@ -297,21 +303,29 @@ fn open_directories(
     Ok((directories, unusable))
 }
 
-fn group_coordinators(host: Host, figures: &Arc<Figures>) -> Runtime<GroupCoordinator> {
+fn group_coordinators(
+    host: Host,
+    figures: &Arc<Figures>,
+    done_by: &Arc<OnceLock<Weak<Broker>>>,
+) -> Runtime<GroupCoordinator> {
     let figures = Arc::clone(figures);
     let empty = move || GroupCoordinator::counting(Arc::clone(&figures));
-    let begin = |job: Job<GroupCoordinator>| match job.task {};
+    let done_by = Arc::clone(done_by);
+    let begin = move |job: Job<GroupCoordinator>| {
+        if let Some(broker) = done_by.get().and_then(Weak::upgrade) {
+            tokio::spawn(expressions::resolve(broker, job));
+        }
+    };
     Runtime::new(topic_name::OFFSETS, host, empty, begin)
 }
 
-/// Markers are written by the broker that has the coordinator which wants them written: `written_by`, once it is there.
 fn transaction_coordinators(
     host: Host,
-    written_by: &Arc<OnceLock<Weak<Broker>>>,
+    done_by: &Arc<OnceLock<Weak<Broker>>>,
 ) -> Runtime<TransactionCoordinator> {
-    let written_by = Arc::clone(written_by);
+    let done_by = Arc::clone(done_by);
     let begin = move |job| {
-        if let Some(broker) = written_by.get().and_then(Weak::upgrade) {
+        if let Some(broker) = done_by.get().and_then(Weak::upgrade) {
             tokio::spawn(markers::write(broker, job));
         }
     };

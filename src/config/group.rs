@@ -12,6 +12,8 @@ use super::{Config, key::Value, settings::Reader, table, topic};
 pub struct Groups {
     /// `group.coordinator.rebalance.protocols` names it.
     pub consumer_protocol: bool,
+    /// How many threads may find out what members' expressions match.
+    pub background_threads: usize,
 
     pub initial_rebalance_delay_ms: i32,
     pub min_session_timeout_ms: i32,
@@ -67,6 +69,7 @@ impl Groups {
         let serves = |name: &str| protocols.iter().any(|protocol| protocol == name);
         Self {
             consumer_protocol: serves("consumer"),
+            background_threads: read.size("group.coordinator.background.threads"),
 
             initial_rebalance_delay_ms: read.int("group.initial.rebalance.delay.ms"),
             min_session_timeout_ms: read.int("group.min.session.timeout.ms"),

@@ -177,7 +177,7 @@ pub(super) static BROKER: &[Key] = keys! {
     "group.coordinator.append.linger.ms": Int = "-1", AtLeast(-1), ReadOnly;
         "How long the group coordinator collects writes; -1 adapts to the load.";
     "group.coordinator.background.threads": Int = "2", AtLeast(1), ReadOnly;
-        "Threads that compute assignments in Apache Kafka.";
+        "Threads that find out what regular expressions of consumers match.";
     "group.coordinator.cached.buffer.max.bytes": Int = "1048588", AtLeast(524_288), ClusterWide;
         "The largest write buffer the group coordinator keeps for reuse.";
     "group.coordinator.rebalance.protocols": List = "classic,consumer,streams", NonEmptyListOf(&["consumer", "classic", "share", "streams"]), ReadOnly;

@@ -7,13 +7,14 @@
 mod assignor;
 mod classic;
 mod consumer;
+pub(crate) mod expressions;
 pub(crate) mod figures;
 mod offsets;
 mod protocols;
 mod record;
 pub(crate) mod request;
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use protocol::{
@@ -26,7 +27,7 @@ use uuid::Uuid;
 
 use self::{
     classic::ClassicGroup,
-    consumer::ConsumerGroup,
+    consumer::{ConsumerGroup, ResolveExpressions},
     figures::Figures,
     offsets::Offsets,
     request::{Request, Response},
@@ -191,7 +192,7 @@ impl Machine for GroupCoordinator {
     type Request = Request;
     type Response = Response;
     type Record = GroupRecord;
-    type Task = Infallible;
+    type Task = ResolveExpressions;
 
     fn compression(config: &crate::Config) -> Compression {
         config.groups.offsets_topic_compression
@@ -224,6 +225,7 @@ impl Machine for GroupCoordinator {
             Request::ConsumerHeartbeat(heartbeat) => {
                 self.consumer_heartbeat(ticket, heartbeat, env)
             }
+            Request::Resolved(resolution) => self.resolved(ticket, resolution, env),
             Request::ConsumerDescribe(group_ids) => self.consumer_describe(ticket, &group_ids, env),
         }
     }

@@ -13,7 +13,8 @@
 //!   protocol to the other ([`migration`]).
 //! - Epochs begin at 1 and are not written down before the first change: a group whose members read nothing stays in 1.
 //!
-//! [`heartbeat`] is what members say, [`leave`] how they go, [`reconciliation`] the step from one assignment to the next.
+//! [`heartbeat`] is what members say, [`leave`] how they go, [`reconciliation`] the step from one assignment to the next,
+//! [`resolution`] what their expressions match.
 
 mod classic_members;
 mod embedded;
@@ -23,6 +24,7 @@ mod member;
 mod migration;
 mod reconciliation;
 mod regex;
+mod resolution;
 mod show;
 mod subscription;
 #[cfg(test)]
@@ -44,6 +46,7 @@ use replication::cluster::{ClusterImage, ResourceKind};
 use uuid::Uuid;
 
 pub(super) use self::regex::check as check_regex;
+pub(super) use self::resolution::{Resolution, ResolveExpressions};
 use self::{
     member::{About, Current, Member, Owned},
     regex::Resolved,

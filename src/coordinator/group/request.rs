@@ -19,7 +19,7 @@ use protocol::{
     messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse},
 };
 
-use super::consumer::check_regex;
+use super::consumer::{Resolution, check_regex};
 use crate::{
     coordinator::{Machine, group::GroupCoordinator, runtime::Runtime},
     server::Context,
@@ -159,6 +159,8 @@ requests! {
     /// As DescribeGroups shows them.
     Describe(DescribeGroups) -> Vec<describe_groups_response::DescribedGroup>,
     ConsumerHeartbeat(ConsumerHeartbeat) -> ConsumerGroupHeartbeatResponse,
+    /// What members' expressions have been found to match.
+    Resolved(Resolution) -> (),
     /// As ConsumerGroupDescribe shows them.
     ConsumerDescribe(DescribeConsumerGroups) -> Vec<consumer_group_describe_response::DescribedGroup>,
 }

@@ -45,15 +45,6 @@ use crate::{
 /// What stands for "as before" in a heartbeat.
 const UNCHANGED: i32 = -1;
 
-/// Expressions are resolved again when topics have changed, at most this often, and in any case after so long (ms).
-const REGEX_REFRESH_MIN_MS: i64 = 10_000;
-const REGEX_REFRESH_MAX_MS: i64 = 600_000;
-
-/// Members can bring as many expressions as they are: so many are resolved at a time, and then others have their turn
-/// for so long (ms).
-const REGEXES_AT_ONCE: usize = 8;
-const REGEXES_REST_MS: i32 = 50;
-
 /// Why a request is refused, as the response says it.
 #[derive(Debug, PartialEq)]
 pub(in super::super) struct Refusal {
@@ -324,78 +315,6 @@ impl GroupCoordinator {
             self.cancel_timer(group_id, timer);
         }
     }
-
-    /// Resolves the expressions of a group that are new, or all of them if that was long ago, and writes down what has
-    /// changed.
-    pub(super) fn resolve(&self, group_id: &Arc<str>, env: &Env<'_>) -> Effects {
-        let Some(Group::Consumer(group)) = self.groups.get(group_id) else {
-            return Effects::default();
-        };
-        // New expressions are resolved by themselves: whoever changes his own all the time cannot have the broker resolve
-        // everybody else's as often. (A real broker lets them wait for the ten seconds to be over.)
-        let is_new = |pattern: &&Arc<str>| !group.regexes.contains_key(*pattern);
-        let mut patterns: Vec<&Arc<str>> = group.patterns().filter(is_new).collect();
-        let mut pass = group.looked.pass.clone();
-        let begun_in = pass.as_ref().map_or(env.image.offset, |(begun, _)| *begun);
-        let goes_on = patterns.is_empty() && (pass.is_some() || group.are_regexes_old(env));
-        if goes_on {
-            let resolved = pass.as_ref().map(|(_, last)| last);
-            let rest = group.patterns().filter(|it| resolved < Some(*it));
-            patterns = rest.collect();
-        }
-        let is_all = patterns.len() <= REGEXES_AT_ONCE;
-        patterns.truncate(REGEXES_AT_ONCE);
-        if goes_on {
-            let last = patterns.last().filter(|_| !is_all);
-            pass = last.map(|last| (begun_in, Arc::clone(last)));
-        }
-        let mut regexes = group.regexes.clone();
-        let mut append = Vec::new();
-        let mut is_other = false;
-        for pattern in patterns {
-            let resolved = regex::Resolved::new(pattern, env.image, env.now);
-            let before = regexes.get(pattern);
-            let topics = before.map(|before| &*before.topics).unwrap_or_default();
-            let has_changed = *topics != *resolved.topics;
-            let is_old = before.is_none_or(|it| it.timestamp + REGEX_REFRESH_MAX_MS <= env.now);
-            if has_changed || is_old {
-                append.push(resolved.record(group_id, pattern));
-                regexes.insert(Arc::clone(pattern), resolved);
-            }
-            is_other |= has_changed;
-        }
-        if is_other {
-            let hash = group.hash(&BTreeMap::new(), &regexes, env.image);
-            append.push(epoch_record(group_id, group.epoch + 1, hash));
-        }
-        let group_id = Arc::clone(group_id);
-        let now = env.now;
-        let then = move |machine: &mut Self, written: Result<(), ErrorCode>, env: &mut Env<'_>| {
-            let Some(Group::Consumer(group)) = machine.groups.get_mut(&group_id) else {
-                return Vec::new();
-            };
-            let looked = &mut group.looked;
-            if written.is_err() {
-                // Also when it never can be, since what they match does not fit a batch.
-                looked.regexes_rest_until = now + REGEX_REFRESH_MIN_MS;
-                return Vec::new();
-            }
-            looked.pass = pass;
-            if goes_on && is_all {
-                looked.regexes = begun_in;
-                looked.regexes_at = now;
-            }
-            if !is_all || looked.pass.is_some() {
-                machine.set_timer(&group_id, Timer::Regexes, REGEXES_REST_MS, env);
-            }
-            Vec::new()
-        };
-        Effects {
-            append,
-            then: Some(Then::new(then)),
-            ..Effects::default()
-        }
-    }
 }
 
 impl ConsumerGroup {
@@ -593,22 +512,6 @@ impl ConsumerGroup {
                 metadata_is_current,
             },
         })
-    }
-
-    /// Is there an expression that is new, or may match something else now?
-    fn is_refresh_due(&self, env: &Env<'_>) -> bool {
-        let is_new = |pattern: &Arc<str>| !self.regexes.contains_key(pattern);
-        self.looked.regexes_rest_until <= env.now
-            && (self.patterns().any(is_new) || self.are_regexes_old(env))
-    }
-
-    fn are_regexes_old(&self, env: &Env<'_>) -> bool {
-        let Some(oldest) = self.regexes.values().map(|it| it.timestamp).min() else {
-            return false;
-        };
-        let other_topics = self.looked.regexes != env.image.offset;
-        (other_topics && self.looked.regexes_at + REGEX_REFRESH_MIN_MS <= env.now)
-            || oldest + REGEX_REFRESH_MAX_MS <= env.now
     }
 
     /// What everybody is to have when this member says `about` of itself.

@@ -1,9 +1,9 @@
 //! Subscriptions by regular expression, which the broker resolves.
 //!
 //! - The syntax is RE2's, and an expression has to match a topic's whole name. Matching takes time linear in the name,
-//!   whatever the expression, and one that would take much memory is refused.
+//!   whatever the expression, and one that would take much memory or time to compile is refused.
 //! - Every topic counts, internal ones too, as at a real broker: clients are the ones who leave those out.
-//! - What an expression matches is resolved when a member brings one that the group has not, when there are other
+//! - What an expression matches is resolved ([`super::resolution`]) when a member brings one that the group has not, when there are other
 //!   topics, and every ten minutes. What has come of it is a record, and the group's epoch goes on if it is something
 //!   else than before.
 
@@ -20,6 +20,11 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// How deep brackets may be nested.
 const NESTING_MAX: u32 = 100;
+
+/// How many classes of characters, and characters that no topic's name has, an expression may be made of: with `(?i)`
+/// each may stand for a hundred thousand characters, which are looked up one by one and are not part of what counts as
+/// compiled. Ten thousand of them took seconds.
+const CLASSES_MAX: usize = 500;
 
 /// Longer expressions are refused unread.
 const LENGTH_MAX: usize = i16::MAX as usize;
@@ -50,6 +55,20 @@ fn whole(pattern: &str) -> Result<Regex, String> {
     build(&format!("\\A(?:{pattern})\\z"))
 }
 
+/// `\w`, `\pL`, `\x{e4}` and the like, and what is no ASCII as it stands.
+fn class_count(pattern: &str) -> usize {
+    let mut count = 0;
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        let c = if c == '\\' { chars.next() } else { None }.map_or(c, |escaped| match escaped {
+            'p' | 'P' | 'w' | 'W' | 'd' | 'D' | 's' | 'S' | 'x' | 'u' | 'U' => char::MAX,
+            literal => literal,
+        });
+        count += usize::from(!c.is_ascii());
+    }
+    count
+}
+
 /// What stands between `\Q` and `\E` means itself, in RE2 as in Java, whose clients quote names of topics like this.
 fn unquoted(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
@@ -73,13 +92,17 @@ fn unquoted(pattern: &str) -> String {
 }
 
 fn build(pattern: &str) -> Result<Regex, String> {
+    let too_large = || "expression too large".to_owned();
+    if CLASSES_MAX < class_count(pattern) {
+        return Err(too_large());
+    }
     let regex = RegexBuilder::new(pattern)
         .size_limit(COMPILED_BYTES_MAX)
         .dfa_size_limit(COMPILED_BYTES_MAX)
         .nest_limit(NESTING_MAX)
         .build();
     regex.map_err(|err| match err {
-        regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
+        regex::Error::CompiledTooBig(_) => too_large(),
         err => {
             // The reason stands last, below a picture of where.
             let text = err.to_string();
@@ -193,6 +216,11 @@ mod tests {
         ] {
             assert_eq!(check(pattern).unwrap_err(), want, "{pattern}");
         }
+        for many in ["\\pL", "[\\w]", "[\\x{0}-\\x{10ffff}]", "[!-\u{10ffff}]"] {
+            let pattern = format!("(?i){}", many.repeat(LENGTH_MAX / many.len() - 1));
+            assert_eq!(check(&pattern).unwrap_err(), "expression too large");
+        }
+        assert_eq!(check(&"orders-\\d+|".repeat(100)), Ok(()));
         assert!(check(&"(".repeat(30_000)).is_err());
         assert!(check(&"a".repeat(LENGTH_MAX + 1)).is_err());
     }

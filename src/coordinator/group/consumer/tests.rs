@@ -34,7 +34,7 @@ use replication::cluster::ClusterImage;
 use uuid::Uuid;
 
 use super::{
-    ConsumerGroup,
+    ConsumerGroup, ResolveExpressions,
     embedded::{decode_assignment, encode_assignment},
     member::{Owned, State},
 };
@@ -66,6 +66,9 @@ struct World {
     fails: bool,
     /// What expressions match cannot be appended.
     fails_to_resolve: bool,
+    /// Tasks wait in `tasks` until they are let go.
+    holds_tasks: bool,
+    tasks: Vec<ResolveExpressions>,
 }
 
 impl World {
@@ -87,6 +90,8 @@ impl World {
             answers: BTreeMap::new(),
             fails: false,
             fails_to_resolve: false,
+            holds_tasks: false,
+            tasks: Vec::new(),
         }
     }
 
@@ -144,6 +149,18 @@ impl World {
             self.give(answers);
         }
         self.check_disjoint();
+        self.tasks.extend(effects.tasks);
+        if !self.holds_tasks {
+            self.do_tasks();
+        }
+    }
+
+    /// Does what the machine wants done outside, and tells it.
+    fn do_tasks(&mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            let ticket = self.send(Request::Resolved(task.run()));
+            assert!(self.answers.remove(&ticket).is_some());
+        }
     }
 
     fn give(&mut self, answers: Vec<(Ticket, Answer<GroupCoordinator>)>) {
@@ -1358,6 +1375,74 @@ fn many_expressions_are_resolved_a_few_at_a_time() {
     beat(&mut world);
     world.pass(1_000);
     assert_eq!((with(&world, "m19"), with(&world, "m0")), (1, 1));
+}
+
+/// Compiling and matching once held up all groups of the partition.
+#[test]
+fn a_group_goes_on_while_its_expressions_are_resolved() {
+    let mut world = World::new(&[]);
+    world.set_topic("ab", 1);
+    world.set_topic("b", 1);
+    world.holds_tasks = true;
+    let beat = |world: &mut World| {
+        let group = world.consumer_group().expect("a group");
+        let epoch = group.members["A"].current.epoch.to_string();
+        run(world, &["A", &epoch])
+    };
+    let topics = |world: &World| {
+        let group = world.consumer_group().expect("a group");
+        group.regexes["a."].topics.join(" ")
+    };
+    assert_eq!(run(&mut world, &["A", "join", "regex=a."]), "1 []");
+    assert_eq!(beat(&mut world), "1");
+    assert_eq!(run(&mut world, &["B", "join", "regex=b"]), "1 []");
+    // One task for a group at a time, whoever speaks.
+    assert_eq!(world.tasks.len(), 1);
+    world.do_tasks();
+    assert_eq!(beat(&mut world), "2 [ab0]");
+    // What came meanwhile has its turn afterwards.
+    world.pass(50);
+    assert_eq!(world.tasks.len(), 1);
+    // If its members have gone by then it is not written down.
+    run(&mut world, &["B", "leave"]);
+    world.do_tasks();
+    let group = world.consumer_group().expect("a group");
+    assert_eq!(group.regexes.len(), 1, "{:?}", group.regexes);
+    check_replayed(&world);
+
+    // A task that nobody hears of is begun again, and of two answers the one about newer topics holds.
+    world.set_topic("ac", 1);
+    world.pass(10_000);
+    beat(&mut world);
+    world.pass(30_000);
+    beat(&mut world);
+    world.set_topic("ad", 1);
+    world.pass(29_999);
+    assert_eq!(world.tasks.len(), 1);
+    world.pass(1);
+    assert_eq!(world.tasks.len(), 2);
+    world.tasks.reverse();
+    world.do_tasks();
+    assert_eq!(topics(&world), "ab ac ad");
+
+    // The coordinator may be another one when the answer comes, and the group may be gone.
+    world.set_topic("ae", 1);
+    world.pass(10_000);
+    beat(&mut world);
+    assert_eq!(world.tasks.len(), 1);
+    world.reload();
+    world.do_tasks();
+    assert_eq!(topics(&world), "ab ac ad ae");
+    beat(&mut world);
+    world.set_topic("af", 1);
+    world.pass(10_000);
+    beat(&mut world);
+    assert_eq!(world.tasks.len(), 1);
+    run(&mut world, &["A", "leave"]);
+    let written = world.log.len();
+    world.do_tasks();
+    assert_eq!(world.log.len(), written);
+    check_replayed(&world);
 }
 
 /// A static member that is away has its session to come back, whatever it has to give back.
