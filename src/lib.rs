@@ -14,6 +14,7 @@ mod features;
 mod fetch_sessions;
 pub mod logging;
 pub mod metrics;
+mod pace;
 mod random;
 pub mod resident;
 mod rules;

@@ -18,7 +18,9 @@ use super::{
     TransactionCoordinator, WriteMarkers,
     request::{Request, Response},
 };
-use crate::{api::error::Error, broker::Broker, clock, coordinator::runtime::Job, topic_name};
+use crate::{
+    api::error::Error, broker::Broker, clock, coordinator::runtime::Job, pace::Pace, topic_name,
+};
 
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -69,6 +71,7 @@ async fn tell_partitions(broker: &Broker, job: &Job<TransactionCoordinator>) -> 
         .flat_map(|(topic, indexes)| indexes.iter().map(move |index| (Arc::clone(topic), *index)));
     let mut left: Vec<(Arc<str>, i32)> = targets.collect();
     let mut complain_at = Instant::now();
+    let mut pace = Pace::default();
     loop {
         let mut written = Vec::with_capacity(left.len());
         let mut failed = Vec::new();
@@ -81,6 +84,7 @@ async fn tell_partitions(broker: &Broker, job: &Job<TransactionCoordinator>) -> 
                     Fate::Later => failed.push((topic, index, err)),
                 },
             }
+            pace.step().await;
         }
         let deadline = std::time::Instant::now() + broker.config().groups.offsets_commit_timeout;
         for (topic, index, partition, appended) in written {
