@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     error::DecodeError,
+    json::Json,
     response::Hole,
     schema::{self, EncodeError, Field, Form, Output, schema},
 };
@@ -64,6 +65,14 @@ impl Field for Records {
             Some(bytes) if bytes.is_empty() => Records::Empty,
             Some(bytes) => Records::Bytes(bytes),
         })
+    }
+
+    /// How much it is, as it may be in a file.
+    fn json(&self, _: Form) -> Json {
+        match self {
+            Records::Null => Json::Null,
+            records => Json::Int(i64::try_from(records.size()).unwrap_or(i64::MAX)),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod compression;
 pub mod error;
 pub mod fetch;
 pub mod frame;
+pub mod json;
 pub mod messages;
 pub mod record;
 pub mod records;

@@ -144,6 +144,33 @@ macro_rules! coordinator_records {
                 Ok(out.to_bytes())
             }
 
+            /// The number of the record's type.
+            pub fn number(&self) -> i16 {
+                match self {
+                    $($enum::$variant { .. } => $number,)*
+                    $enum::Unknown(number) => *number,
+                }
+            }
+
+            /// The fields of its key, as tools show them.
+            pub fn key_json(&self) -> Json {
+                match self {
+                    $($enum::$variant { key, .. } => key.json($key::form(0)),)*
+                    $enum::Unknown(_) => Json::Null,
+                }
+            }
+
+            /// The fields of its value, which is of this version; `None` for a tombstone.
+            pub fn value_json(&self, version: i16) -> Option<Json> {
+                match self {
+                    $($enum::$variant { value, .. } => {
+                        let value = value.as_ref()?;
+                        Some(value.json($value::form(version)))
+                    })*
+                    $enum::Unknown(_) => None,
+                }
+            }
+
             /// The newest version of this type's value.
             pub fn latest_version(&self) -> i16 {
                 match self {

@@ -20,6 +20,7 @@
 //!   of their tags, which is the order they are written in.
 //! - Encoding a field that is not at its default in a version that lacks it is an error, since the
 //!   value would be lost; `[1..; ignorable]` says that it may be.
+//! - As JSON a struct has the fields of its version, without tagged ones that are at their default.
 //! - Decoding refuses arrays of more than a million elements and reserves memory for at most a
 //!   thousand before it has seen them.
 
@@ -29,7 +30,7 @@ use bytes::{Buf, BufMut, Bytes};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::{error::DecodeError, response::Hole, varint};
+use crate::{error::DecodeError, json::Json, response::Hole, varint};
 
 const ELEMENTS_MAX: usize = 1_000_000;
 const RESERVED_MAX: usize = 1_000;
@@ -128,6 +129,9 @@ pub(crate) trait Field: Sized {
     fn read_tagged(input: &mut Bytes, form: Form) -> Result<Self, DecodeError> {
         Self::read(input, form)
     }
+
+    /// What a tool shows of it: the fields that this version has.
+    fn json(&self, form: Form) -> Json;
 }
 
 macro_rules! fixed {
@@ -139,6 +143,9 @@ macro_rules! fixed {
             }
             fn read(input: &mut Bytes, _: Form) -> Result<$ty, DecodeError> {
                 input.$take().map_err(|_| ends_early())
+            }
+            fn json(&self, _: Form) -> Json {
+                Json::from(*self)
             }
         })*
     };
@@ -161,6 +168,9 @@ impl Field for bool {
     fn read(input: &mut Bytes, _: Form) -> Result<bool, DecodeError> {
         Ok(input.try_get_u8().map_err(|_| ends_early())? != 0)
     }
+    fn json(&self, _: Form) -> Json {
+        Json::from(*self)
+    }
 }
 
 impl Field for Uuid {
@@ -173,6 +183,9 @@ impl Field for Uuid {
             .try_get_u128()
             .map(Uuid::from_u128)
             .map_err(|_| ends_early())
+    }
+    fn json(&self, _: Form) -> Json {
+        Json::from(*self)
     }
 }
 
@@ -188,6 +201,9 @@ impl Field for Option<StrBytes> {
             .map(Some)
             .map_err(|_| DecodeError::new("a string is not UTF-8"))
     }
+    fn json(&self, _: Form) -> Json {
+        self.clone().map_or(Json::Null, Json::from)
+    }
 }
 
 impl Field for StrBytes {
@@ -196,6 +212,9 @@ impl Field for StrBytes {
     }
     fn read(input: &mut Bytes, form: Form) -> Result<StrBytes, DecodeError> {
         Option::<StrBytes>::read(input, form)?.ok_or_else(unexpected_null)
+    }
+    fn json(&self, _: Form) -> Json {
+        Json::from(self.clone())
     }
 }
 
@@ -206,6 +225,9 @@ impl Field for Option<String> {
     fn read(input: &mut Bytes, form: Form) -> Result<Option<String>, DecodeError> {
         Ok(Option::<StrBytes>::read(input, form)?.map(|string| string.as_str().to_owned()))
     }
+    fn json(&self, _: Form) -> Json {
+        self.clone().map_or(Json::Null, Json::from)
+    }
 }
 
 impl Field for String {
@@ -214,6 +236,9 @@ impl Field for String {
     }
     fn read(input: &mut Bytes, form: Form) -> Result<String, DecodeError> {
         Option::<String>::read(input, form)?.ok_or_else(unexpected_null)
+    }
+    fn json(&self, _: Form) -> Json {
+        Json::from(self.clone())
     }
 }
 
@@ -226,6 +251,9 @@ impl Field for Option<Bytes> {
     fn read(input: &mut Bytes, form: Form) -> Result<Option<Bytes>, DecodeError> {
         read_slice(input, form, 4)
     }
+    fn json(&self, _: Form) -> Json {
+        self.clone().map_or(Json::Null, Json::from)
+    }
 }
 
 impl Field for Bytes {
@@ -237,6 +265,9 @@ impl Field for Bytes {
     fn read(input: &mut Bytes, form: Form) -> Result<Bytes, DecodeError> {
         read_slice(input, form, 4)?.ok_or_else(unexpected_null)
     }
+    fn json(&self, _: Form) -> Json {
+        Json::from(self.clone())
+    }
 }
 
 impl<T: Field> Field for Vec<T> {
@@ -246,6 +277,9 @@ impl<T: Field> Field for Vec<T> {
     }
     fn read(input: &mut Bytes, form: Form) -> Result<Vec<T>, DecodeError> {
         Option::<Vec<T>>::read(input, form)?.ok_or_else(unexpected_null)
+    }
+    fn json(&self, form: Form) -> Json {
+        Json::Array(self.iter().map(|element| element.json(form)).collect())
     }
 }
 
@@ -272,6 +306,10 @@ impl<T: Field> Field for Option<Vec<T>> {
             elements.push(T::read(input, form)?);
         }
         Ok(Some(elements))
+    }
+    fn json(&self, form: Form) -> Json {
+        let elements = self.as_ref();
+        elements.map_or(Json::Null, |elements| elements.json(form))
     }
 }
 
@@ -437,6 +475,23 @@ macro_rules! schema {
                 }
                 Ok(message)
             }
+
+            #[allow(unused_mut, unused_variables, reason = "not every table has fields")]
+            fn json(&self, form: $crate::schema::Form) -> $crate::json::Json {
+                let default = $name::default();
+                let mut members = Vec::new();
+                $(
+                    if $crate::schema::schema!(@within form $($range)?)
+                        && $crate::schema::schema!(
+                            @shown self.$field, default.$field $($(, tag $tag)?)?
+                        )
+                    {
+                        let name = $crate::json::camel(stringify!($field));
+                        members.push((name, $crate::schema::Field::json(&self.$field, form)));
+                    }
+                )*
+                $crate::json::Json::Object(members)
+            }
         }
 
         /// A struct that may be null has a byte in front that says whether it is there.
@@ -474,6 +529,11 @@ macro_rules! schema {
                 let present = $crate::schema::read_varint(input)?;
                 (present > 0).then(|| $crate::schema::Field::read(input, form)).transpose()
             }
+
+            fn json(&self, form: $crate::schema::Form) -> $crate::json::Json {
+                let message = self.as_ref();
+                message.map_or($crate::json::Json::Null, |message| message.json(form))
+            }
         }
     )*};
 
@@ -489,6 +549,9 @@ macro_rules! schema {
     (@put $value:expr, $default:expr, $out:ident, $form:ident, $tagged:ident tag $tag:literal) => {
         $tagged += u32::from($value != $default)
     };
+
+    (@shown $value:expr, $default:expr) => { true };
+    (@shown $value:expr, $default:expr, tag $tag:literal) => { $value != $default };
 
     (@take $value:expr, $input:ident, $form:ident) => {
         $value = $crate::schema::Field::read($input, $form)?
@@ -566,6 +629,28 @@ mod tests {
             3,
             b"\x03ab\0\0\0\x07\x02\0\x01\0\0\x02\x00\x02\x02n\x05\x08\0\0\0\0\0\0\0\x09",
         );
+    }
+
+    #[test]
+    fn as_json_it_has_the_fields_of_its_version() {
+        let message = Outer {
+            name: "ab".into(),
+            inner: vec![Inner { id: 1, data: None }],
+            ..Outer::default()
+        };
+        let shown = |version| message.json(Outer::form(version)).to_string();
+        let inner = "\"inner\":[{\"id\":1,\"data\":null}]";
+        assert_eq!(
+            shown(0),
+            format!("{{\"name\":\"ab\",\"gone\":false,{inner}}}")
+        );
+        assert_eq!(shown(3), format!("{{\"name\":\"ab\",\"count\":7,{inner}}}"));
+        let tagged = Outer {
+            number: 5,
+            ..message
+        };
+        let tagged = tagged.json(Outer::form(3)).to_string();
+        assert!(tagged.ends_with(",\"number\":5}"), "{tagged}");
     }
 
     #[test]

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use crate::{
     error::DecodeError,
+    json::Json,
     records::coordinator_records,
-    schema::{self, EncodeError, schema},
+    schema::{self, EncodeError, Field, schema},
 };
 
 coordinator_records! {

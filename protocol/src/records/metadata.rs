@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     error::DecodeError,
+    json::Json,
     schema::{self, EncodeError, Field, Output, schema},
     varint,
 };
@@ -54,6 +55,13 @@ macro_rules! metadata_records {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(MetadataRecord::$variant(_) => stringify!($record),)*
+                }
+            }
+
+            /// Its fields in this version, as tools show them.
+            pub fn json(&self, version: i16) -> Json {
+                match self {
+                    $(MetadataRecord::$variant(record) => record.json($record::form(version)),)*
                 }
             }
 

@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use crate::{
     error::DecodeError,
+    json::Json,
     records::coordinator_records,
-    schema::{self, EncodeError, schema},
+    schema::{self, EncodeError, Field, schema},
 };
 
 coordinator_records! {
