@@ -11,8 +11,7 @@ use uuid::Uuid;
 use crate::{
     error::DecodeError,
     json::Json,
-    response::Hole,
-    schema::{self, EncodeError, Field, Form, Output, schema},
+    schema::{self, EncodeError, Field, Form, Hole, Output, schema},
 };
 
 /// The record batches of one partition, whole ones, oldest first.

@@ -12,7 +12,7 @@ use crate::{
     fetch::FetchResponse,
     messages::{DeleteGroupsResponse, DescribeLogDirsResponse, TxnOffsetCommitResponse},
     request::Header,
-    schema::{EncodeError, Field, Output},
+    schema::{EncodeError, Field, Hole, Output},
     versions,
 };
 
@@ -30,17 +30,6 @@ impl Encoded {
     pub fn size(&self) -> usize {
         self.head.len() + self.holes.iter().map(|hole| hole.size).sum::<usize>()
     }
-}
-
-/// A place in an answer where bytes of a file go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hole {
-    /// The offset in [`Encoded::head`] before which they go.
-    pub at: usize,
-    /// Which of the caller's file ranges it is: the number given in [`crate::fetch::Records::File`].
-    pub index: usize,
-    /// How many bytes; at least 1.
-    pub size: usize,
 }
 
 /// The bytes of an answer that has no file ranges.

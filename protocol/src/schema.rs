@@ -30,7 +30,7 @@ use bytes::{Buf, BufMut, Bytes};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::{error::DecodeError, json::Json, response::Hole, varint};
+use crate::{error::DecodeError, json::Json, varint};
 
 const ELEMENTS_MAX: usize = 1_000_000;
 const RESERVED_MAX: usize = 1_000;
@@ -62,6 +62,17 @@ impl std::error::Error for EncodeError {}
 pub(crate) struct Form {
     pub(crate) version: i16,
     pub(crate) flexible: bool,
+}
+
+/// A place in an answer where bytes of a file go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The offset in [`crate::response::Encoded::head`] before which they go.
+    pub at: usize,
+    /// Which of the caller's file ranges it is: the number given in [`crate::fetch::Records::File`].
+    pub index: usize,
+    /// How many bytes; at least 1.
+    pub size: usize,
 }
 
 /// Bytes being written. Holes are where bytes of a file go that are not read for it.
