@@ -16,10 +16,12 @@ use crate::{Result, broker::Broker, probe};
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(2);
 
+const FETCH: (i16, i16) = (1, 4);
+const LIST_OFFSETS: (i16, i16) = (2, 1);
 const OFFSET_COMMIT: (i16, i16) = (8, 5);
 const OFFSET_FETCH: (i16, i16) = (9, 5);
 const FIND_COORDINATOR: (i16, i16) = (10, 1);
-const JOIN_GROUP: (i16, i16) = (11, 3);
+const JOIN_GROUP: (i16, i16) = (11, 4);
 const HEARTBEAT: (i16, i16) = (12, 2);
 const SYNC_GROUP: (i16, i16) = (14, 2);
 const INIT_PRODUCER_ID: (i16, i16) = (22, 1);
@@ -30,6 +32,8 @@ const CONSUMER_GROUP_HEARTBEAT: (i16, i16) = (68, 1);
 
 /// The coordinator is not there yet, is being loaded, is elsewhere, or has the last transaction to complete.
 const NOT_YET: [i16; 4] = [14, 15, 16, 51];
+/// Join again with the id that is given.
+const MEMBER_ID_REQUIRED: i16 = 79;
 /// The member has missed a rebalance, or one is under way.
 const REJOIN: [i16; 2] = [22, 27];
 
@@ -104,6 +108,47 @@ impl Wire {
         })
     }
 
+    /// Reads from the start of the first partition of a topic, as a member of a new group does: the group has
+    /// committed nothing, so the log is asked where it begins. Returns how many bytes of records came.
+    pub(crate) fn read_first(&mut self, group: &str, topic: &str) -> Result<usize> {
+        const PARTITION: i32 = 0;
+        const EARLIEST: i64 = -2;
+        const ANYBODY: i32 = -1;
+        let mut committed = Body::default();
+        committed.text(group)?.int32(1).text(topic)?;
+        committed.int32(1).int32(PARTITION);
+        self.ask(OFFSET_FETCH, &committed)?;
+
+        let mut start = Body::default();
+        start.int32(ANYBODY).int32(1).text(topic)?;
+        start.int32(1).int32(PARTITION).int64(EARLIEST);
+        let mut answer = self.ask(LIST_OFFSETS, &start)?;
+        // One topic with one partition.
+        answer.int32()?;
+        answer.text()?;
+        answer.int32()?;
+        answer.int32()?;
+        answer.succeeds("ListOffsets")?;
+        answer.int64()?;
+        let offset = answer.int64()?;
+
+        let mut fetch = Body::default();
+        fetch.int32(ANYBODY).int32(500).int32(1).int32(1 << 20);
+        fetch.byte(0).int32(1).text(topic)?;
+        fetch.int32(1).int32(PARTITION).int64(offset).int32(1 << 20);
+        let mut answer = self.ask(FETCH, &fetch)?;
+        answer.int32()?;
+        answer.int32()?;
+        answer.text()?;
+        answer.int32()?;
+        answer.int32()?;
+        answer.succeeds("Fetch")?;
+        answer.int64()?;
+        answer.int64()?;
+        answer.int32()?;
+        Ok(answer.bytes()?.len())
+    }
+
     /// Commits the same offset for the first partitions of a topic, as nobody in particular.
     pub(crate) fn commit(
         &mut self,
@@ -166,14 +211,29 @@ impl Wire {
     ) -> Result<(Member, Vec<String>)> {
         let mut subscription = Body::default();
         subscription.int16(0).int32(1).text(topic)?.int32(-1);
-        let mut body = Body::default();
-        // The longest session that both allow: not everybody sends heartbeats.
-        body.text(group)?.int32(1_800_000).int32(1_800_000);
-        body.text(id)?.text("consumer")?;
-        body.int32(1).text("range")?.bytes(&subscription.0)?;
-        let mut answer = self.ask(JOIN_GROUP, &body)?;
-        answer.int32()?;
-        answer.succeeds("JoinGroup")?;
+        let ask = |wire: &mut Wire, id: &str| -> Result<Answer> {
+            let mut body = Body::default();
+            // The longest session that both allow: not everybody sends heartbeats.
+            body.text(group)?.int32(1_800_000).int32(1_800_000);
+            body.text(id)?.text("consumer")?;
+            body.int32(1).text("range")?.bytes(&subscription.0)?;
+            let mut answer = wire.ask(JOIN_GROUP, &body)?;
+            answer.int32()?;
+            Ok(answer)
+        };
+        let mut answer = ask(self, id)?;
+        let mut code = answer.int16()?;
+        if code == MEMBER_ID_REQUIRED {
+            answer.int32()?;
+            answer.text()?;
+            answer.text()?;
+            let id = answer.text()?;
+            answer = ask(self, &id)?;
+            code = answer.int16()?;
+        }
+        if code != 0 {
+            return Err(format!("JoinGroup is answered with error {code}").into());
+        }
         let generation = answer.int32()?;
         answer.text()?;
         answer.text()?;

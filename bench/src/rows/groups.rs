@@ -32,6 +32,13 @@ const RUNS_MAX: u32 = 3;
 struct Commits {
     per_second: f64,
     cpu_micros: f64,
+    bare_per_second: f64,
+    bare_cpu_micros: f64,
+}
+
+/// Who commits one offset of all partitions, and waits for the answer.
+trait Committer: Send {
+    fn commit(&mut self, offset: i64) -> Result<()>;
 }
 
 struct Groups {
@@ -48,15 +55,13 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
         }
     }
     let runs = in_turns(&mut brokers, bench.runs, |_, broker| {
-        // To warm up.
-        commit_all(bench, broker)?;
-        let (elapsed, cpu_time) = broker.cpu_time_of(|| commit_all(bench, broker))?;
-        // Some ten thousand.
-        #[allow(clippy::cast_precision_loss)]
-        let count = bench.sizes.commits as f64;
+        let (per_second, cpu_micros) = commit_all(bench, broker, librdkafka)?;
+        let (bare_per_second, bare_cpu_micros) = commit_all(bench, broker, bare)?;
         Ok(Commits {
-            per_second: count / elapsed.as_secs_f64(),
-            cpu_micros: cpu_time.as_secs_f64() * 1e6 / count,
+            per_second,
+            cpu_micros,
+            bare_per_second,
+            bare_cpu_micros,
         })
     })?;
     let row = |work: &str, unit, figure: fn(&Commits) -> f64, wanted| Row {
@@ -68,7 +73,7 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
     };
     let rows = vec![
         row(
-            "commits of 100 partitions",
+            "commits of 100 partitions, librdkafka",
             "per s",
             |run| run.per_second,
             Wanted::RatioAtLeast(3.0),
@@ -79,9 +84,22 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
             |run| run.cpu_micros,
             Wanted::RatioAtMost(0.3),
         ),
+        row(
+            "commits of 100 partitions, bare connections",
+            "per s",
+            |run| run.bare_per_second,
+            Wanted::RatioAtLeast(3.0),
+        ),
+        row(
+            "CPU of each",
+            "µs",
+            |run| run.bare_cpu_micros,
+            Wanted::RatioAtMost(0.3),
+        ),
     ];
     let note = format!(
-        "{COMMITTERS} consumers of librdkafka commit at the same time, each waiting for its answer."
+        "{COMMITTERS} clients commit at the same time, each waiting for its answer. They share the cores with the \
+         broker; bare connections leave it more of them."
     );
     Ok(Measured {
         rows,
@@ -146,37 +164,69 @@ fn name(committer: u64) -> String {
     format!("committer-{committer}")
 }
 
-/// All commits, shared among the committers.
-fn commit_all(bench: &Bench, broker: &Broker) -> Result<Duration> {
-    let consumers = (0..COMMITTERS).map(|committer| {
-        let group = name(committer);
-        let settings = [("group.id", &*group), ("enable.auto.commit", "false")];
-        let consumer: BaseConsumer = client::config(broker, &settings).create()?;
-        // Who has committed once has found its coordinator.
-        commit_once(&consumer, 0)?;
-        Ok(consumer)
-    });
-    let consumers: Vec<BaseConsumer> = consumers.collect::<Result<_>>()?;
+/// Commits per second, and what each took of the broker's processor time (µs). All commits are shared among the
+/// committers, after as many that warm up.
+fn commit_all<C: Committer>(
+    bench: &Bench,
+    broker: &Broker,
+    committer: fn(&Broker, &str) -> Result<C>,
+) -> Result<(f64, f64)> {
+    let committers = (0..COMMITTERS).map(|number| committer(broker, &name(number)));
+    let mut committers: Vec<C> = committers.collect::<Result<_>>()?;
     let each = i64::try_from(bench.sizes.commits / COMMITTERS)?;
-    let begin = Instant::now();
-    thread::scope(|scope| {
-        let threads = consumers.iter().map(|consumer| {
-            scope.spawn(move || (1..=each).try_for_each(|offset| commit_once(consumer, offset)))
-        });
-        let threads: Vec<_> = threads.collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().map_err(|_| "a committer has panicked")?)
-    })?;
-    Ok(begin.elapsed())
+    let mut all = || {
+        let begin = Instant::now();
+        thread::scope(|scope| {
+            let threads = committers.iter_mut().map(|committer| {
+                scope.spawn(move || (1..=each).try_for_each(|offset| committer.commit(offset)))
+            });
+            let threads: Vec<_> = threads.collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| "a committer has panicked")?)
+        })?;
+        Ok(begin.elapsed())
+    };
+    all()?;
+    let (elapsed, cpu_time): (Duration, Duration) = broker.cpu_time_of(all)?;
+    // Some ten thousand.
+    #[allow(clippy::cast_precision_loss)]
+    let count = bench.sizes.commits as f64;
+    let micros_each = cpu_time.as_secs_f64() * 1e6 / count;
+    Ok((count / elapsed.as_secs_f64(), micros_each))
 }
 
-fn commit_once(consumer: &BaseConsumer, offset: i64) -> Result<()> {
-    let mut offsets = TopicPartitionList::with_capacity(usize::try_from(PARTITIONS)?);
-    for partition in 0..PARTITIONS {
-        offsets.add_partition_offset(TOPIC, partition, Offset::Offset(offset))?;
+fn librdkafka(broker: &Broker, group: &str) -> Result<BaseConsumer> {
+    let settings = [("group.id", group), ("enable.auto.commit", "false")];
+    Ok(client::config(broker, &settings).create()?)
+}
+
+impl Committer for BaseConsumer {
+    fn commit(&mut self, offset: i64) -> Result<()> {
+        let mut offsets = TopicPartitionList::with_capacity(usize::try_from(PARTITIONS)?);
+        for partition in 0..PARTITIONS {
+            offsets.add_partition_offset(TOPIC, partition, Offset::Offset(offset))?;
+        }
+        Ok(Consumer::commit(self, &offsets, CommitMode::Sync)?)
     }
-    Ok(consumer.commit(&offsets, CommitMode::Sync)?)
+}
+
+struct Bare {
+    wire: Wire,
+    group: String,
+}
+
+fn bare(broker: &Broker, group: &str) -> Result<Bare> {
+    Ok(Bare {
+        wire: Wire::connect(broker)?,
+        group: group.to_owned(),
+    })
+}
+
+impl Committer for Bare {
+    fn commit(&mut self, offset: i64) -> Result<()> {
+        self.wire.commit(&self.group, TOPIC, PARTITIONS, offset)
+    }
 }
 
 fn many_groups(bench: &Bench, side: Side) -> Result<Groups> {

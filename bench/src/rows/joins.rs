@@ -20,7 +20,7 @@ use crate::{
     client::{self, Load},
     report::{Measured, Row, Wanted},
     turns::in_turns,
-    wire::{ConsumerMember, Wire},
+    wire::{ConsumerMember, CoordinatorOf, Wire},
 };
 
 const READ: &str = "read";
@@ -35,6 +35,8 @@ const RUNS_MAX: u32 = 3;
 struct Run {
     first_record_classic: Duration,
     first_record_consumer: Duration,
+    bare_first_record_classic: Duration,
+    bare_first_record_consumer: Duration,
     stable_classic: Duration,
     stable_consumer: Duration,
 }
@@ -73,15 +75,27 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     };
     let rows = vec![
         row(
-            "from subscribe to the first record, classic protocol".to_owned(),
+            "from subscribe to the first record, librdkafka, classic protocol".to_owned(),
             "ms",
             |run| run.first_record_classic.as_secs_f64() * 1e3,
             1.0,
         ),
         row(
-            "from subscribe to the first record, consumer protocol".to_owned(),
+            "from subscribe to the first record, librdkafka, consumer protocol".to_owned(),
             "ms",
             |run| run.first_record_consumer.as_secs_f64() * 1e3,
+            0.5,
+        ),
+        row(
+            "the same requests by a bare connection, classic protocol".to_owned(),
+            "ms",
+            |run| run.bare_first_record_classic.as_secs_f64() * 1e3,
+            1.0,
+        ),
+        row(
+            "the same requests by a bare connection, consumer protocol".to_owned(),
+            "ms",
+            |run| run.bare_first_record_consumer.as_secs_f64() * 1e3,
             0.5,
         ),
         row(
@@ -98,7 +112,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         ),
     ];
     let note = format!(
-        "The first record: the median of {} new groups with one consumer of librdkafka. The members are bare \
+        "The first record: the median of {} new groups with one consumer. The members are bare \
          connections with a heartbeat every {} ms; stable is when each has its one partition of {members}.",
         bench.sizes.joins,
         HEARTBEAT.as_millis()
@@ -119,6 +133,8 @@ fn measure_once(bench: &Bench, broker: &Broker, turn: u32) -> Result<Run> {
     Ok(Run {
         first_record_classic: first_record(bench, broker, "classic", turn)?,
         first_record_consumer: first_record(bench, broker, "consumer", turn)?,
+        bare_first_record_classic: bare_first_record(bench, broker, "classic", turn)?,
+        bare_first_record_consumer: bare_first_record(bench, broker, "consumer", turn)?,
         stable_classic: classic(&format!("classic-{turn}"))?,
         stable_consumer: consumer(&format!("consumer-{turn}"))?,
     })
@@ -140,6 +156,40 @@ fn first_record(bench: &Bench, broker: &Broker, protocol: &str, turn: u32) -> Re
         client::next(&consumer)?;
         Ok(begin.elapsed())
     });
+    median(joins)
+}
+
+/// What a client asks for from its connection to its first record, without what it waits by itself in between.
+fn bare_first_record(
+    bench: &Bench,
+    broker: &Broker,
+    protocol: &str,
+    turn: u32,
+) -> Result<Duration> {
+    let joins = (0..bench.sizes.joins).map(|number| {
+        let group = format!("{protocol}-{turn}-bare-{number}");
+        let begin = Instant::now();
+        let mut wire = Wire::connect(broker)?;
+        wire.find(CoordinatorOf::Groups, &group)?;
+        if protocol == "classic" {
+            wire.join(&group, READ)?;
+        } else {
+            let mut member = ConsumerMember {
+                id: "member".to_owned(),
+                ..ConsumerMember::default()
+            };
+            // It takes what it is given, and says so.
+            while wire.consumer_heartbeat(&group, &mut member, READ, true)? {}
+        }
+        if wire.read_first(&group, READ)? == 0 {
+            return Err("there are no records".into());
+        }
+        Ok(begin.elapsed())
+    });
+    median(joins)
+}
+
+fn median(joins: impl Iterator<Item = Result<Duration>>) -> Result<Duration> {
     let mut joins: Vec<Duration> = joins.collect::<Result<_>>()?;
     joins.sort_unstable();
     Ok(joins[joins.len() / 2])
