@@ -369,6 +369,9 @@ func throughKills(topic, group string, options ...kgo.Opt) int64 {
 				if member.CommitRecords(patience, member.records...) == nil {
 					acknowledged = next
 					batches++
+				} else {
+					// Without a broker it fails at once: what has been fetched has to last until there is one again.
+					time.Sleep(500 * time.Millisecond)
 				}
 				cancel()
 				member.records = nil
