@@ -13,6 +13,7 @@ mod configs;
 mod console;
 mod consume;
 mod delete_records;
+mod dump_log;
 mod features;
 mod get_offsets;
 mod groups;
@@ -60,6 +61,8 @@ pub(crate) enum Tool {
     MetadataQuorum(quorum::Options),
     /// The features and levels of the cluster (kafka-features.sh)
     Features(features::Options),
+    /// What is in the files of a log (kafka-dump-log.sh)
+    DumpLog(dump_log::Options),
     /// A new cluster's id; the directories of a node (kafka-storage.sh)
     Storage(storage::Options),
 }
@@ -153,6 +156,7 @@ impl Tool {
             Self::LeaderElection(_) => "leader-election",
             Self::MetadataQuorum(_) => "metadata-quorum",
             Self::Features(_) => "features",
+            Self::DumpLog(_) => "dump-log",
             Self::Storage(_) => "storage",
         }
     }
@@ -196,6 +200,7 @@ async fn dispatch(tool: Tool, console: &mut Console) -> Result<(), Failure> {
         Tool::LeaderElection(options) => leader_election::run(options, console).await,
         Tool::MetadataQuorum(options) => quorum::run(options, console).await,
         Tool::Features(options) => features::run(options, console).await,
+        Tool::DumpLog(options) => dump_log::run(&options, console),
         Tool::Storage(options) => storage::run(options, console),
     }
 }

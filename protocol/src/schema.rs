@@ -16,8 +16,8 @@
 //! As in Kafka's generator:
 //! - `= value` is the default (else the type's own); a field takes it where the version lacks it.
 //! - From version `flexible` on sizes are varints, and a struct ends with tagged fields. Those we do
-//!   not know are skipped, those at their default are not written. They are declared in the order
-//!   of their tags, which is the order they are written in.
+//!   not know are skipped, those at their default are not written. They are written in the order of
+//!   their tags, wherever they are declared.
 //! - Encoding a field that is not at its default in a version that lacks it is an error, since the
 //!   value would be lost; `[1..; ignorable]` says that it may be.
 //! - As JSON a struct has the fields of its version, without tagged ones that are at their default.
@@ -31,6 +31,9 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::{error::DecodeError, json::Json, varint};
+
+/// Tags are smaller than this.
+pub(crate) const TAGS: u32 = 16;
 
 const ELEMENTS_MAX: usize = 1_000_000;
 const RESERVED_MAX: usize = 1_000;
@@ -453,11 +456,16 @@ macro_rules! schema {
                 )*
                 if form.flexible {
                     $crate::varint::put_unsigned(&mut out.bytes, tagged);
-                    $($($(
-                        if $range.contains(&form.version) && self.$field != default.$field {
-                            out.put_tagged($tag, &self.$field, form)?;
-                        }
-                    )?)?)*
+                    for next in 0..$crate::schema::schema!(@tags tagged) {
+                        $($($(
+                            if next == $tag
+                                && $range.contains(&form.version)
+                                && self.$field != default.$field
+                            {
+                                out.put_tagged($tag, &self.$field, form)?;
+                            }
+                        )?)?)*
+                    }
                 }
                 Ok(())
             }
@@ -561,6 +569,9 @@ macro_rules! schema {
         $tagged += u32::from($value != $default)
     };
 
+    // Most structs have none to write.
+    (@tags $tagged:ident) => { if $tagged == 0 { 0 } else { $crate::schema::TAGS } };
+
     (@shown $value:expr, $default:expr) => { true };
     (@shown $value:expr, $default:expr, tag $tag:literal) => { $value != $default };
 
@@ -607,6 +618,7 @@ mod tests {
             inner: Vec<Inner>,
             note: Option<String> [2.., tag 0],
             number: i64 [3.., tag 5] = -1,
+            before: i8 [3.., tag 3],
         }
 
         struct Inner 0..=3, flexible 2 {
@@ -633,12 +645,13 @@ mod tests {
             gone: false,
             note: Some("n".into()),
             number: 9,
+            before: 6,
             ..message
         };
         check(
             &message,
             3,
-            b"\x03ab\0\0\0\x07\x02\0\x01\0\0\x02\x00\x02\x02n\x05\x08\0\0\0\0\0\0\0\x09",
+            b"\x03ab\0\0\0\x07\x02\0\x01\0\0\x03\x00\x02\x02n\x03\x01\x06\x05\x08\0\0\0\0\0\0\0\x09",
         );
     }
 

@@ -413,49 +413,57 @@ impl Producers {
         bytes
     }
 
-    /// From the content of a `.snapshot` file. Of the last five batches only the last is kept there.
+    /// From the content of a `.snapshot` file.
     pub fn decode(bytes: &[u8]) -> Result<Producers, &'static str> {
-        let mut reader = Reader(bytes);
-        if reader.i16()? != VERSION {
-            return Err("the snapshot's version is unknown");
-        }
-        let crc = u32::from_be_bytes(reader.take()?);
-        if crc != crc32c::crc32c(&bytes[CRC_END..]) {
-            return Err("the snapshot's CRC is wrong");
-        }
-        let count = reader.i32()?;
         let mut producers = Producers::default();
-        for _ in 0..count {
-            let id = reader.i64()?;
-            let epoch = reader.i16()?;
-            let last_sequence = reader.i32()?;
-            let last_offset = reader.i64()?;
-            let offset_delta = reader.i32()?;
-            let last_timestamp = reader.i64()?;
-            let coordinator_epoch = reader.i32()?;
-            let first = reader.i64()?;
-            let current_txn_first_offset = (first >= 0).then_some(first);
-            let batches = (last_offset >= 0).then_some(Remembered {
-                last_sequence,
-                last_offset,
-                offset_delta,
-                timestamp: last_timestamp,
-            });
-            if let Some(first) = current_txn_first_offset {
+        for (id, producer) in decode_snapshot(bytes)? {
+            if let Some(first) = producer.current_txn_first_offset {
                 producers.ongoing.insert(first, id);
             }
-            let producer = Producer {
-                epoch,
-                coordinator_epoch,
-                last_timestamp,
-                last_seen: -1,
-                current_txn_first_offset,
-                batches: batches.into_iter().collect(),
-            };
             producers.known.insert(id, producer);
         }
         Ok(producers)
     }
+}
+
+/// The producers in a `.snapshot` file, by id, in its order. Of the last five batches only the last is kept there.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<(i64, Producer)>, &'static str> {
+    let mut reader = Reader(bytes);
+    if reader.i16()? != VERSION {
+        return Err("the snapshot's version is unknown");
+    }
+    let crc = u32::from_be_bytes(reader.take()?);
+    if crc != crc32c::crc32c(&bytes[CRC_END..]) {
+        return Err("the snapshot's CRC is wrong");
+    }
+    let count = reader.i32()?;
+    let mut producers = Vec::new();
+    for _ in 0..count {
+        let id = reader.i64()?;
+        let epoch = reader.i16()?;
+        let last_sequence = reader.i32()?;
+        let last_offset = reader.i64()?;
+        let offset_delta = reader.i32()?;
+        let last_timestamp = reader.i64()?;
+        let coordinator_epoch = reader.i32()?;
+        let first = reader.i64()?;
+        let batches = (last_offset >= 0).then_some(Remembered {
+            last_sequence,
+            last_offset,
+            offset_delta,
+            timestamp: last_timestamp,
+        });
+        let producer = Producer {
+            epoch,
+            coordinator_epoch,
+            last_timestamp,
+            last_seen: -1,
+            current_txn_first_offset: (first >= 0).then_some(first),
+            batches: batches.into_iter().collect(),
+        };
+        producers.push((id, producer));
+    }
+    Ok(producers)
 }
 
 fn duplicate(producer: &Producer, header: &Header) -> Option<Remembered> {

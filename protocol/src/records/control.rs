@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     error::DecodeError,
+    json::Json,
     schema::{self, Field, Form, Output, schema},
 };
 
@@ -51,6 +52,21 @@ impl ControlRecord {
             6 => ControlRecord::Voters(versioned(value, 0)?),
             unknown => ControlRecord::Unknown(unknown),
         })
+    }
+
+    /// Its fields, as tools show them.
+    pub fn json(&self) -> Json {
+        match self {
+            ControlRecord::Abort(marker) | ControlRecord::Commit(marker) => {
+                marker.json(EndTxnMarker::form(0))
+            }
+            ControlRecord::LeaderChange(record) => record.json(flexible(record.version)),
+            ControlRecord::SnapshotHeader(record) => record.json(flexible(record.version)),
+            ControlRecord::SnapshotFooter(record) => record.json(flexible(record.version)),
+            ControlRecord::KRaftVersion(record) => record.json(flexible(record.version)),
+            ControlRecord::Voters(record) => record.json(flexible(record.version)),
+            ControlRecord::Unknown(_) => Json::Null,
+        }
     }
 
     /// The record's key and value. An unknown type has an empty value.

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use crate::{
     error::DecodeError,
     json::Json,
-    records::coordinator_records,
-    schema::{self, EncodeError, Field, schema},
+    records::{coordinator_records, number},
+    schema::{self, EncodeError, Field, Form, schema},
 };
 
 coordinator_records! {
@@ -115,6 +115,64 @@ schema! {
         subscription: Bytes,
         assignment: Bytes,
     }
+}
+
+// What consumers of the classic protocol say and are told, inside a member's `subscription` and `assignment`, behind its
+// version.
+schema! {
+    pub struct ConsumerProtocolSubscription 0..=3, flexible 32767 {
+        topics: Vec<String>,
+        user_data: Option<Bytes>,
+        owned_partitions: Vec<ConsumerProtocolPartitions> [1..],
+        generation_id: i32 [2..] = -1,
+        rack_id: Option<String> [3..],
+    }
+
+    pub struct ConsumerProtocolAssignment 0..=3, flexible 32767 {
+        assigned_partitions: Vec<ConsumerProtocolPartitions>,
+        user_data: Option<Bytes>,
+    }
+
+    pub struct ConsumerProtocolPartitions 0..=3, flexible 32767 {
+        topic: String,
+        partitions: Vec<i32>,
+    }
+}
+
+/// The type of the groups that consumers are in.
+const CONSUMERS: &str = "consumer";
+
+/// Puts into `shown`, which is what tools are shown of `group`, what consumers say and are told in the place of its bytes,
+/// as far as those can be understood.
+pub fn explain_members(group: &GroupMetadataValue, shown: &mut Json) {
+    let Some(Json::Array(members)) = shown.get_mut("members") else {
+        return;
+    };
+    if group.protocol_type != CONSUMERS {
+        return;
+    }
+    for (member, shown) in group.members.iter().zip(members) {
+        let subscription = explained::<ConsumerProtocolSubscription>(
+            &member.subscription,
+            ConsumerProtocolSubscription::form,
+        );
+        let assignment = explained::<ConsumerProtocolAssignment>(
+            &member.assignment,
+            ConsumerProtocolAssignment::form,
+        );
+        for (name, explained) in [("subscription", subscription), ("assignment", assignment)] {
+            if let (Some(place), Some(explained)) = (shown.get_mut(name), explained) {
+                *place = explained;
+            }
+        }
+    }
+}
+
+fn explained<T: Field>(bytes: &Bytes, form: impl Fn(i16) -> Form) -> Option<Json> {
+    let mut bytes = bytes.clone();
+    let version = number(&mut bytes).ok()?;
+    let form = form(version);
+    Some(T::read(&mut bytes, form).ok()?.json(form))
 }
 
 // Groups of the consumer protocol (KIP-848). Some shapes serve share and streams groups too.

@@ -274,7 +274,12 @@ impl MetadataRecord {
     /// Understands the value of a record of the metadata log. Fails for types and versions that
     /// 4.4.0 does not have: a newer Kafka wrote them, and to go on without them would be to know
     /// something else than the cluster does.
-    pub fn decode(mut value: Bytes) -> Result<MetadataRecord, DecodeError> {
+    pub fn decode(value: Bytes) -> Result<MetadataRecord, DecodeError> {
+        MetadataRecord::decode_with_version(value).map(|(record, _)| record)
+    }
+
+    /// The same, with the version that the record is written in.
+    pub fn decode_with_version(mut value: Bytes) -> Result<(MetadataRecord, i16), DecodeError> {
         let frame_version = schema::read_varint(&mut value)?;
         if frame_version != FRAME_VERSION {
             return Err(DecodeError::new(format!(
@@ -285,7 +290,8 @@ impl MetadataRecord {
         let version = schema::read_varint(&mut value)?;
         let version = i16::try_from(version)
             .map_err(|_| DecodeError::new(format!("a metadata record of version {version}")))?;
-        MetadataRecord::decode_fields(key, version, value)
+        let record = MetadataRecord::decode_fields(key, version, value)?;
+        Ok((record, version))
     }
 }
 
@@ -343,12 +349,12 @@ schema! {
         adding_replicas: Vec<i32>,
         /// -1: none.
         leader: i32 = -1,
+        /// 0 recovered, 1 recovering from an unclean election.
+        leader_recovery_state: i8 [0.., tag 0],
         leader_epoch: i32 = -1,
         partition_epoch: i32 = -1,
         /// The log directory of each replica, in the order of `replicas`.
         directories: Vec<Uuid> [1..],
-        /// 0 recovered, 1 recovering from an unclean election.
-        leader_recovery_state: i8 [0.., tag 0],
         eligible_leader_replicas: Option<Vec<i32>> [2.., tag 1],
         last_known_elr: Option<Vec<i32>> [2.., tag 2],
     }
@@ -375,9 +381,9 @@ schema! {
         adding_replicas: Option<Vec<i32>> [0.., tag 4],
         /// -1: as before.
         leader_recovery_state: i8 [0.., tag 5] = -1,
+        directories: Option<Vec<Uuid>> [1.., tag 8],
         eligible_leader_replicas: Option<Vec<i32>> [2.., tag 6],
         last_known_elr: Option<Vec<i32>> [2.., tag 7],
-        directories: Option<Vec<Uuid>> [1.., tag 8],
     }
 
     /// Superseded by [`BrokerRegistrationChangeRecord`], but still in old logs.

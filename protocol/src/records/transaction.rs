@@ -24,7 +24,10 @@ schema! {
 
     pub struct TransactionLogValue 0..=1, flexible 1 {
         producer_id: i64,
+        previous_producer_id: i64 [1.., tag 0] = -1,
+        next_producer_id: i64 [1.., tag 1] = -1,
         producer_epoch: i16,
+        next_producer_epoch: i16 [1.., tag 3] = -1,
         transaction_timeout_ms: i32,
         /// 0 Empty, 1 Ongoing, 2 PrepareCommit, 3 PrepareAbort, 4 CompleteCommit, 5 CompleteAbort,
         /// 6 Dead, 7 PrepareEpochFence.
@@ -32,11 +35,8 @@ schema! {
         transaction_partitions: Option<Vec<PartitionsSchema>> = Some(Vec::new()),
         transaction_last_update_timestamp_ms: i64,
         transaction_start_timestamp_ms: i64,
-        previous_producer_id: i64 [1.., tag 0] = -1,
-        next_producer_id: i64 [1.., tag 1] = -1,
         /// 2 or higher if the client bumps its epoch with every transaction (KIP-890).
         client_transaction_version: i16 [1.., tag 2],
-        next_producer_epoch: i16 [1.., tag 3] = -1,
     }
 
     pub struct PartitionsSchema 0..=1, flexible 1 {

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec sordini dump-log "$@"
