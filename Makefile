@@ -38,10 +38,8 @@ compat: prerequisites ## Real clients against the real binary, see compat-tests/
 bench: prerequisites ## The same work against this broker and against Apache Kafka, into BENCHMARKS.md
 	cargo run --release --locked -p sordini-bench -- $(ARGS)
 
-image: prerequisites ## The container image `sordini`, which can stand where apache/kafka stood
-	cargo build --release --locked --bin sordini
-	install -m 755 $(CARGO_TARGET_DIR)/release/sordini docker/sordini
-	docker build -t sordini .
+image: ## The container image `sordini`, which can stand where apache/kafka stood; Docker with BuildKit is all it takes
+	DOCKER_BUILDKIT=1 docker build -t sordini .
 
 .PHONY: prerequisites
 prerequisites:
