@@ -13,7 +13,7 @@ use super::{Options, Problems, absolute, base_offset, optional, unreadable};
 use crate::tools::{Failure, console::Console};
 
 /// Offset, length, leader epoch or CRC, and magic: as much of a batch as all formats have in common.
-const PREFIX_SIZE: u64 = 17;
+const PREFIX_SIZE: usize = 17;
 
 /// What the length of a batch does not count.
 const LENGTH_END: u64 = 12;
@@ -59,10 +59,10 @@ impl<'a> Batches<'a> {
     /// `None` at the end, before which there may be the beginning of another.
     pub(super) fn next(&mut self) -> Result<Option<Found>, Failure> {
         let position = self.position;
-        if self.end.saturating_sub(PREFIX_SIZE) <= position {
+        if self.end.saturating_sub(PREFIX_SIZE as u64) <= position {
             return Ok(None);
         }
-        let mut prefix = [0; PREFIX_SIZE as usize];
+        let mut prefix = [0; PREFIX_SIZE];
         self.read(&mut prefix, position)?;
         let [_, _, _, _, _, _, _, _, a, b, c, d, .., magic] = prefix;
         let length = i32::from_be_bytes([a, b, c, d]);
