@@ -13,8 +13,8 @@
 //!   protocol to the other ([`migration`]).
 //! - Epochs begin at 1 and are not written down before the first change: a group whose members read nothing stays in 1.
 //!
-//! [`heartbeat`] is what members say, [`leave`] how they go, [`reconciliation`] the step from one assignment to the next,
-//! [`resolution`] what their expressions match.
+//! [`heartbeat`] is what members say, [`refusal`] what they are refused for, [`leave`] how they go, [`targets`] who is to have
+//! what, [`reconciliation`] the step from one assignment to the next, [`resolution`] what members' expressions match.
 
 mod classic_members;
 mod embedded;
@@ -23,10 +23,12 @@ mod leave;
 mod member;
 mod migration;
 mod reconciliation;
+mod refusal;
 mod regex;
 mod resolution;
 mod show;
 mod subscription;
+mod targets;
 #[cfg(test)]
 mod tests;
 

@@ -22,12 +22,10 @@ use protocol::error::ErrorCode;
 use super::{
     ConsumerGroup, Timer,
     embedded::Subscription,
-    heartbeat::{
-        Refusal, Speaker, check_instance, new_member_id, refusal, same_or_new, unknown_instance,
-        unknown_member,
-    },
+    heartbeat::{Speaker, new_member_id, same_or_new},
     member::{About, Classic, Member, State, sorted},
     migration::{assignment, by_id},
+    refusal::{Refusal, check_instance, refusal, unknown_instance, unknown_member},
 };
 use crate::coordinator::{
     Env, Then, Ticket,

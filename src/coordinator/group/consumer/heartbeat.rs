@@ -5,12 +5,7 @@
 //! 3. Who is to have what? Computed anew if the epoch has gone on and the last time is long enough ago.
 //! 4. The member is led there as far as it can go now.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use kafka_protocol::{
     messages::{
@@ -20,44 +15,29 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use protocol::{error::ErrorCode, records::group::GroupRecord};
-use replication::cluster::ClusterImage;
 use uuid::Uuid;
 
 use super::{
     ConsumerGroup, Timer, config, epoch_record,
-    member::{self, AWAY, About, Current, LEFT, Member, Owned, State, owns_all, sorted},
-    partition_count,
+    member::{self, AWAY, About, Current, Member, Owned, State, sorted},
     reconciliation::{Goal, UnknownState},
+    refusal::{
+        Refusal, check_epoch, check_instance, not_found, refusal, unknown_instance, unknown_member,
+        validate,
+    },
     regex, target_epoch_record, target_record,
 };
-use crate::{
-    config::Groups,
-    coordinator::{
-        Env, Then, Ticket,
-        group::{
-            Effects, Group, GroupCoordinator,
-            assignor::{Assignor, Partitions, Subscriber},
-            request::{Client, ConsumerHeartbeat, Response, Sent},
-        },
+use crate::coordinator::{
+    Env, Then, Ticket,
+    group::{
+        Effects, Group, GroupCoordinator,
+        assignor::Partitions,
+        request::{Client, ConsumerHeartbeat, Response, Sent},
     },
 };
 
 /// What stands for "as before" in a heartbeat.
-const UNCHANGED: i32 = -1;
-
-/// Why a request is refused, as the response says it.
-#[derive(Debug, PartialEq)]
-pub(in super::super) struct Refusal {
-    pub(in super::super) code: ErrorCode,
-    pub(in super::super) message: String,
-}
-
-pub(super) fn refusal(code: ErrorCode, message: impl Into<String>) -> Refusal {
-    Refusal {
-        code,
-        message: message.into(),
-    }
-}
+pub(super) const UNCHANGED: i32 = -1;
 
 /// What somebody who joins or speaks is found to be.
 pub(super) struct Speaker {
@@ -73,79 +53,6 @@ pub(super) struct Step {
     pub(super) records: Vec<GroupRecord>,
     pub(super) current: Arc<Current>,
     pub(super) follow: Follow,
-}
-
-static NOTHING: Partitions = Partitions::new();
-
-/// What a member is to have.
-struct Target<'a> {
-    id: &'a str,
-    before: Option<&'a Arc<Partitions>>,
-    /// `None` if it is as before.
-    other: Option<Partitions>,
-}
-
-impl Target<'_> {
-    fn is_new(&self) -> bool {
-        let is_other = |before: &Arc<Partitions>| {
-            let other = self.other.as_ref();
-            other.is_some_and(|other| **before != *other)
-        };
-        self.before.is_none_or(is_other)
-    }
-
-    fn assigned(&self) -> &Partitions {
-        let before = self.before.map_or(&NOTHING, |before| &**before);
-        self.other.as_ref().unwrap_or(before)
-    }
-
-    fn into_assigned(self) -> Arc<Partitions> {
-        match self.other {
-            Some(other) => Arc::new(other),
-            None => self.before.cloned().unwrap_or_default(),
-        }
-    }
-}
-
-/// What members read, the same of many kept once.
-struct Topics {
-    sets: Vec<BTreeSet<Uuid>>,
-    /// Which of the sets is whose.
-    members: Vec<usize>,
-}
-
-impl Topics {
-    fn of<'a>(
-        group: &ConsumerGroup,
-        abouts: impl Iterator<Item = &'a About>,
-        image: &ClusterImage,
-    ) -> Self {
-        let mut sets = Vec::new();
-        let mut known: BTreeMap<(&[Arc<str>], &str), usize> = BTreeMap::new();
-        let mut last: Option<(&About, usize)> = None;
-        let reads_the_same =
-            |a: &About, b: &About| a.topic_names == b.topic_names && a.topic_regex == b.topic_regex;
-        let members = abouts.map(|about| {
-            let set = match last {
-                Some((last, set)) if reads_the_same(last, about) => set,
-                _ => *known
-                    .entry((&about.topic_names, &about.topic_regex))
-                    .or_insert_with(|| {
-                        sets.push(group.topic_ids(about, image));
-                        sets.len() - 1
-                    }),
-            };
-            last = Some((about, set));
-            set
-        });
-        let members = members.collect();
-        Self { sets, members }
-    }
-
-    /// `index` counts the members that this was made of.
-    fn of_member(&self, index: usize) -> &BTreeSet<Uuid> {
-        &self.sets[self.members[index]]
-    }
 }
 
 /// What follows from a step outside the log.
@@ -513,82 +420,6 @@ impl ConsumerGroup {
             },
         })
     }
-
-    /// What everybody is to have when this member says `about` of itself.
-    ///
-    /// All members of a large group coming at once is one of these for each of them: what is as it was is looked at
-    /// once, and not copied.
-    fn assign<'a>(
-        &'a self,
-        member_id: &'a Arc<str>,
-        about: &'a About,
-        replaces: Option<&Arc<str>>,
-        env: &Env<'_>,
-    ) -> Vec<Target<'a>> {
-        let others = self.members.iter();
-        let others = others.filter(|(id, _)| *id != member_id && replaces != Some(*id));
-        let mut abouts: Vec<(&str, &About)> =
-            others.map(|(id, member)| (&**id, &*member.about)).collect();
-        let place = abouts.partition_point(|(id, _)| *id < &**member_id);
-        abouts.insert(place, (member_id, about));
-
-        let topics = Topics::of(self, abouts.iter().map(|(_, about)| *about), env.image);
-        let mut targets = self.targets.iter().peekable();
-        let befores: Vec<Option<&Arc<Partitions>>> = abouts
-            .iter()
-            .map(|&(id, _)| {
-                while targets.next_if(|(other, _)| &***other < id).is_some() {}
-                let own = targets.next_if(|(other, _)| &***other == id);
-                match replaces {
-                    Some(former) if *id == **member_id => self.targets.get(former),
-                    _ => own.map(|(_, target)| target),
-                }
-            })
-            .collect();
-        let members: Vec<Subscriber<'_>> = abouts
-            .iter()
-            .zip(&befores)
-            .enumerate()
-            .map(|(index, ((id, about), before))| Subscriber {
-                id,
-                instance_id: about.instance_id.as_deref(),
-                topics: topics.of_member(index),
-                before: before.map_or(&NOTHING, |before| &**before),
-            })
-            .collect();
-        let assignor = preferred(abouts.iter().map(|(_, about)| *about), &env.config.groups);
-        let image: &ClusterImage = env.image;
-        let assigned = assignor.assign(&members, |topic| partition_count(image, topic));
-        let targets = abouts.iter().zip(befores).zip(assigned);
-        targets
-            .map(|(((id, _), before), assigned)| Target {
-                id,
-                before,
-                other: match assigned {
-                    Cow::Borrowed(_) => None,
-                    Cow::Owned(assigned) => Some(assigned),
-                },
-            })
-            .collect()
-    }
-
-    /// The assignor that most members want.
-    pub(super) fn assignor(&self, config: &Groups) -> Assignor {
-        preferred(self.members.values().map(|member| &*member.about), config)
-    }
-}
-
-fn preferred<'a>(members: impl Iterator<Item = &'a About>, config: &Groups) -> Assignor {
-    let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in members.filter_map(|about| about.assignor.as_deref()) {
-        *votes.entry(name).or_default() += 1;
-    }
-    let supported = config.consumer_assignors.iter();
-    let supported = supported.filter_map(|name| Assignor::named(name));
-    let vote = |assignor: &Assignor| votes.get(assignor.name()).copied().unwrap_or(0);
-    // Between equals the one that stands first in the configuration.
-    let preferred = supported.rev().max_by_key(vote);
-    preferred.unwrap_or(Assignor::Uniform)
 }
 
 impl Speaker {
@@ -626,134 +457,6 @@ impl Speaker {
             replaces: Some(Arc::clone(id)),
         }
     }
-}
-
-/// What a request can be refused for that stands in it alone.
-fn validate(
-    request: &ConsumerGroupHeartbeatRequest,
-    version: i16,
-    config: &Groups,
-) -> Result<(), Refusal> {
-    let invalid = |message: &str| Err(refusal(ErrorCode::InvalidRequest, message));
-    let is_blank = |text: Option<&str>| text.is_some_and(|text| text.trim().is_empty());
-    let no_member_id = is_blank(Some(&request.member_id));
-    if is_blank(Some(&request.group_id)) {
-        return invalid("GroupId can't be empty.");
-    }
-    if is_blank(request.instance_id.as_deref()) {
-        return invalid("InstanceId can't be empty.");
-    }
-    if is_blank(request.rack_id.as_deref()) {
-        return invalid("RackId can't be empty.");
-    }
-    // In version 0 the broker gives members their ids.
-    if no_member_id && !(version == 0 && request.member_epoch == 0) {
-        return invalid("MemberId can't be empty.");
-    }
-    match request.member_epoch {
-        0 => {
-            if request.rebalance_timeout_ms == UNCHANGED {
-                return invalid("RebalanceTimeoutMs must be provided in first request.");
-            }
-            if request
-                .topic_partitions
-                .as_ref()
-                .is_none_or(|it| !it.is_empty())
-            {
-                return invalid("TopicPartitions must be empty when (re-)joining.");
-            }
-            if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none()
-            {
-                return invalid(
-                    "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.",
-                );
-            }
-        }
-        AWAY if request.instance_id.is_none() => return invalid("InstanceId can't be null."),
-        AWAY | LEFT | 1.. => (),
-        _ => return invalid("MemberEpoch is invalid."),
-    }
-    if let Some(name) = request.server_assignor.as_deref() {
-        let supported = &config.consumer_assignors;
-        let is_known = supported.iter().any(|it| *it == *name);
-        if !is_known || Assignor::named(name).is_none() {
-            let supported = supported.join(", ");
-            return Err(refusal(
-                ErrorCode::UnsupportedAssignor,
-                format!(
-                    "ServerAssignor {name} is not supported. Supported assignors: {supported}."
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// An answer may have been lost: who says its former epoch, and has nothing but what is its own, goes on. Who joins
-/// again under its id does so too.
-fn check_epoch(current: &Current, epoch: i32, owned: Option<&Partitions>) -> Result<(), Refusal> {
-    let known = current.epoch;
-    let is_retry = epoch == 0
-        || (epoch == current.previous_epoch
-            && owned.is_some_and(|owned| owns_all(&current.assigned, owned)));
-    let differs = match epoch.cmp(&known) {
-        std::cmp::Ordering::Equal => return Ok(()),
-        std::cmp::Ordering::Less if is_retry => return Ok(()),
-        std::cmp::Ordering::Less => "smaller",
-        std::cmp::Ordering::Greater => "greater",
-    };
-    Err(refusal(
-        ErrorCode::FencedMemberEpoch,
-        format!(
-            "The consumer group member has a {differs} member epoch ({epoch}) than the one known by the group \
-             coordinator ({known}). The member must abandon all its partitions and rejoin."
-        ),
-    ))
-}
-
-/// The instance id has to be this member's.
-pub(super) fn check_instance(
-    owner: &str,
-    member_id: &str,
-    instance_id: &str,
-) -> Result<(), Refusal> {
-    if owner == member_id {
-        return Ok(());
-    }
-    Err(refusal(
-        ErrorCode::FencedInstanceId,
-        format!(
-            "Static member {member_id} with instance id {instance_id} was fenced by member {owner}."
-        ),
-    ))
-}
-
-pub(super) fn unknown_instance(instance_id: &str) -> Refusal {
-    refusal(
-        ErrorCode::UnknownMemberId,
-        format!("Instance id {instance_id} is unknown."),
-    )
-}
-
-pub(super) fn unknown_member(group_id: &str, member_id: &str) -> Refusal {
-    refusal(
-        ErrorCode::UnknownMemberId,
-        format!("Member {member_id} is not a member of group {group_id}."),
-    )
-}
-
-pub(super) fn not_found(group_id: &str) -> Refusal {
-    refusal(
-        ErrorCode::GroupIdNotFound,
-        format!("Group {group_id} not found."),
-    )
-}
-
-pub(super) fn not_a_consumer_group(group_id: &str) -> Refusal {
-    refusal(
-        ErrorCode::GroupIdNotFound,
-        format!("Group {group_id} is not a consumer group."),
-    )
 }
 
 /// What the member says of itself now; what it leaves out is as it was.

@@ -10,10 +10,10 @@ use protocol::records::group::GroupRecord;
 
 use super::{
     ConsumerGroup, Timer, epoch_record,
-    heartbeat::{
+    member::{self, AWAY},
+    refusal::{
         Refusal, check_instance, not_a_consumer_group, not_found, unknown_instance, unknown_member,
     },
-    member::{self, AWAY},
     regex, target_epoch_record,
 };
 use crate::coordinator::{

@@ -24,8 +24,8 @@ use super::{
     ConsumerGroup, Timer,
     embedded::{Subscription, decode_assignment, encode_assignment},
     epoch_record,
-    heartbeat::{Refusal, not_a_consumer_group, not_found, refusal},
     member::{About, Classic, Current, Member, Owned, State, sorted},
+    refusal::{Refusal, not_a_consumer_group, not_found, refusal},
     target_epoch_record, target_record,
 };
 use crate::coordinator::{

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     ConsumerGroup,
-    heartbeat::{not_a_consumer_group, not_found},
+    refusal::{not_a_consumer_group, not_found},
 };
 use crate::coordinator::{
     Env, Ticket,
