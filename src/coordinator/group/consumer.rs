@@ -52,7 +52,7 @@ pub(super) use self::resolution::{Resolution, ResolveExpressions};
 use self::{
     member::{About, Current, Member, Owned},
     regex::Resolved,
-    subscription::Subscriptions,
+    subscription::{Hashed, Subscriptions},
 };
 use super::{Committer, Effects, Group, GroupCoordinator, RetentionBase, assignor::Partitions};
 use crate::{
@@ -91,6 +91,8 @@ pub(crate) struct ConsumerGroup {
 struct Looked {
     /// Offset of the metadata that the hash was found to be of.
     metadata: i64,
+    /// The last hash that was computed.
+    hashed: Option<Arc<Hashed>>,
     /// Offset of the metadata in which expressions were resolved, and when that was (ms).
     regexes: i64,
     regexes_at: i64,
@@ -98,6 +100,10 @@ struct Looked {
     pass: Option<(i64, Arc<str>)>,
     /// What they match could not be written down, and is not looked for again before this (ms).
     regexes_rest_until: i64,
+    /// So many are resolved at a time, and written down together.
+    regexes_at_once: usize,
+    /// What these match is more than can be written down; they are not looked at before this (ms).
+    regexes_too_large: BTreeMap<Arc<str>, i64>,
 }
 
 /// What a group waits for.
@@ -130,10 +136,13 @@ impl Default for ConsumerGroup {
             regexes: BTreeMap::new(),
             looked: Looked {
                 metadata: i64::MIN,
+                hashed: None,
                 regexes: i64::MIN,
                 regexes_at: 0,
                 pass: None,
                 regexes_rest_until: 0,
+                regexes_at_once: resolution::AT_ONCE,
+                regexes_too_large: BTreeMap::new(),
             },
         }
     }

@@ -25,7 +25,9 @@ use super::{
         Refusal, check_epoch, check_instance, not_found, refusal, unknown_instance, unknown_member,
         validate,
     },
-    regex, target_epoch_record, target_record,
+    regex,
+    subscription::Hashed,
+    target_epoch_record, target_record,
 };
 use crate::coordinator::{
     Env, Then, Ticket,
@@ -59,8 +61,8 @@ pub(super) struct Step {
 pub(super) struct Follow {
     /// There are expressions to resolve.
     resolve: bool,
-    /// The group's topics are as its hash says.
-    metadata_is_current: bool,
+    /// What was found to be the hash of what the group reads, if it was looked at, and whether that is the group's.
+    hashed: Option<(Arc<Hashed>, bool)>,
 }
 
 impl GroupCoordinator {
@@ -189,9 +191,13 @@ impl GroupCoordinator {
     /// What follows from a step outside the log, once it is in it.
     pub(super) fn follow_step(&mut self, group_id: &Arc<str>, follow: &Follow, env: &Env<'_>) {
         if let Some(Group::Consumer(group)) = self.groups.get_mut(group_id)
-            && follow.metadata_is_current
+            && let Some((hashed, is_current)) = &follow.hashed
         {
-            group.looked.metadata = env.image.offset;
+            if *is_current {
+                // The metadata that was looked at, which may have gone on since.
+                group.looked.metadata = hashed.offset;
+            }
+            group.looked.hashed = Some(Arc::clone(hashed));
         }
         let key = super::super::Timer::Consumer(Arc::clone(group_id), Timer::Regexes);
         if follow.resolve && self.timers.get(&key).is_none() {
@@ -355,19 +361,20 @@ impl ConsumerGroup {
         resolve |= self.is_refresh_due(env);
 
         let mut epoch = self.epoch;
-        let mut metadata_is_current = false;
+        let mut looked = None;
         if bump || self.looked.metadata != env.image.offset {
             let mut changed = BTreeMap::from([(&**member_id, Some(&about))]);
             if let Some(replaced) = replaces.as_deref().filter(|it| **it != **member_id) {
                 changed.insert(replaced, None);
             }
-            let hash = self.hash_after(&changed, env.image);
-            metadata_is_current = hash == self.metadata_hash;
-            bump |= !metadata_is_current;
+            let hashed = self.hash_after(&changed, env.image);
+            let is_current = hashed.hash == self.metadata_hash;
+            bump |= !is_current;
             if bump {
                 epoch += 1;
-                records.push(epoch_record(group_id, epoch, hash));
+                records.push(epoch_record(group_id, epoch, hashed.hash));
             }
+            looked = Some((hashed, is_current));
         }
 
         let former = replaces.as_ref().unwrap_or(member_id);
@@ -416,7 +423,7 @@ impl ConsumerGroup {
             current,
             follow: Follow {
                 resolve,
-                metadata_is_current,
+                hashed: looked,
             },
         })
     }

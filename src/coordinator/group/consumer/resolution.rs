@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::error::ErrorCode;
 use replication::cluster::ClusterImage;
+use tracing::warn;
 
 use super::{ConsumerGroup, Timer, epoch_record, regex::Resolved};
 use crate::coordinator::{
@@ -27,8 +28,11 @@ const TASK_MS: i32 = 60_000;
 
 /// Members can bring as many expressions as they are: so many are resolved at a time, and then others have their turn
 /// for so long (ms).
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 const REST_MS: i32 = 50;
+
+/// What a coordinator says of records that do not fit a batch.
+const TOO_LARGE: ErrorCode = ErrorCode::UnknownServerError;
 
 /// Expressions of a group, and the topics to hold them against.
 #[derive(Debug)]
@@ -80,17 +84,18 @@ impl GroupCoordinator {
         };
         // New expressions are resolved by themselves: whoever changes his own all the time cannot have the broker resolve
         // everybody else's as often. (A real broker lets them wait for the ten seconds to be over.)
-        let mut patterns: Vec<&Arc<str>> = group.new_patterns().collect();
+        let mut patterns: Vec<&Arc<str>> = group.new_patterns(env.now).collect();
         let mut pass = group.looked.pass.clone();
         let begun_in = pass.as_ref().map_or(env.image.offset, |(begun, _)| *begun);
         let goes_on = patterns.is_empty() && (pass.is_some() || group.are_regexes_old(env));
         if goes_on {
             let resolved = pass.as_ref().map(|(_, last)| last);
             let rest = group.patterns().filter(|it| resolved < Some(*it));
-            patterns = rest.collect();
+            patterns = rest.filter(|it| !group.is_too_large(it, env.now)).collect();
         }
-        let is_all = patterns.len() <= AT_ONCE;
-        patterns.truncate(AT_ONCE);
+        let at_once = group.looked.regexes_at_once;
+        let is_all = patterns.len() <= at_once;
+        patterns.truncate(at_once);
         if goes_on {
             let last = patterns.last().filter(|_| !is_all);
             pass = last.map(|last| (begun_in, Arc::clone(last)));
@@ -131,6 +136,10 @@ impl GroupCoordinator {
         let mut regexes = group.regexes.clone();
         let mut append = Vec::new();
         let mut is_other = false;
+        let alone = match &*found {
+            [(pattern, resolved)] => Some((Arc::clone(pattern), resolved.topics.len())),
+            _ => None,
+        };
         for (pattern, resolved) in found {
             let before = regexes.get(&pattern);
             // Its members may have left meanwhile, and another task may have been faster.
@@ -156,18 +165,33 @@ impl GroupCoordinator {
             let Some(Group::Consumer(group)) = machine.groups.get_mut(&group_id) else {
                 return Vec::new();
             };
-            let looked = &mut group.looked;
-            let mut goes_on = false;
-            if written.is_ok() {
+            let mut goes_on = true;
+            let is_too_large = written == Err(TOO_LARGE);
+            if is_too_large {
+                // From now on each by itself, so that one does not keep the others from being written down.
+                group.looked.regexes_at_once = 1;
+                if let Some((pattern, topic_count)) = &alone {
+                    warn!(
+                        ?group_id,
+                        ?pattern,
+                        topic_count,
+                        "an expression matches more topics than fit a batch of __consumer_offsets: its members are \
+                         given none of them; see max.message.bytes",
+                    );
+                    group.rest(pattern, now + REFRESH_MAX_MS);
+                }
+            }
+            if written.is_ok() || is_too_large && alone.is_some() {
+                let looked = &mut group.looked;
                 looked.pass = round.pass;
                 if let Some(begun_in) = round.completes {
                     looked.regexes = begun_in;
                     looked.regexes_at = now;
                 }
-                goes_on = looked.pass.is_some() || group.new_patterns().next().is_some();
-            } else {
-                // Also when it never can be, since what they match does not fit a batch.
-                looked.regexes_rest_until = now + REFRESH_MIN_MS;
+                goes_on = looked.pass.is_some() || group.new_patterns(now).next().is_some();
+            } else if !is_too_large {
+                group.looked.regexes_rest_until = now + REFRESH_MIN_MS;
+                goes_on = false;
             }
             match goes_on {
                 true => machine.set_timer(&group_id, Timer::Regexes, REST_MS, env),
@@ -187,13 +211,27 @@ impl ConsumerGroup {
     /// Is there an expression that is new, or may match something else now?
     pub(super) fn is_refresh_due(&self, env: &Env<'_>) -> bool {
         self.looked.regexes_rest_until <= env.now
-            && (self.new_patterns().next().is_some() || self.are_regexes_old(env))
+            && (self.new_patterns(env.now).next().is_some() || self.are_regexes_old(env))
     }
 
-    /// Expressions of which it is not known what they match.
-    fn new_patterns(&self) -> impl Iterator<Item = &Arc<str>> {
+    /// Expressions of which it is not known what they match, but could be.
+    fn new_patterns(&self, now: i64) -> impl Iterator<Item = &Arc<str>> {
+        let is_known = |pattern: &Arc<str>| self.regexes.contains_key(pattern);
         self.patterns()
-            .filter(|pattern| !self.regexes.contains_key(*pattern))
+            .filter(move |pattern| !is_known(pattern) && !self.is_too_large(pattern, now))
+    }
+
+    /// What this expression matches is more than can be written down.
+    fn rest(&mut self, pattern: &Arc<str>, until: i64) {
+        let mut resting = std::mem::take(&mut self.looked.regexes_too_large);
+        resting.retain(|pattern, _| 0 < self.regex_subscribers(pattern));
+        resting.insert(Arc::clone(pattern), until);
+        self.looked.regexes_too_large = resting;
+    }
+
+    fn is_too_large(&self, pattern: &Arc<str>, now: i64) -> bool {
+        let until = self.looked.regexes_too_large.get(pattern);
+        until.is_some_and(|until| now < *until)
     }
 
     fn are_regexes_old(&self, env: &Env<'_>) -> bool {

@@ -31,6 +31,21 @@ pub(super) struct Subscriptions {
     patterns: BTreeMap<Arc<str>, usize>,
 }
 
+/// The hash of topics, as metadata of some offset has them.
+#[derive(Debug)]
+pub(super) struct Hashed {
+    pub(super) offset: i64,
+    /// Their names, in order.
+    topics: Vec<Arc<str>>,
+    pub(super) hash: i64,
+}
+
+impl Hashed {
+    fn is_of(&self, topics: &BTreeSet<&Arc<str>>, image: &ClusterImage) -> bool {
+        self.offset == image.offset && self.topics.iter().eq(topics.iter().copied())
+    }
+}
+
 impl Subscriptions {
     pub(super) fn add(&mut self, about: &About) {
         for name in &about.topic_names {
@@ -87,20 +102,25 @@ impl ConsumerGroup {
     }
 
     /// The same, with the expressions as they are. Of a large topic a hash is work: when many come one after the
-    /// other who read what the group reads already, it is the one that is known.
+    /// other who read what the group reads already, it is the one that was computed last.
     pub(super) fn hash_after(
         &self,
         changed: &BTreeMap<&str, Option<&About>>,
         image: &ClusterImage,
-    ) -> i64 {
+    ) -> Arc<Hashed> {
         let read = self.read(changed, &self.regexes);
-        let is_known = self.looked.metadata == image.offset
-            && read == self.read(&BTreeMap::new(), &self.regexes);
-        if is_known {
-            self.metadata_hash
-        } else {
-            hash(&read, image)
-        }
+        let known = self.looked.hashed.as_ref();
+        let known = known.filter(|known| known.is_of(&read, image));
+        known.map_or_else(
+            || {
+                Arc::new(Hashed {
+                    offset: image.offset,
+                    topics: read.iter().map(|name| Arc::clone(name)).collect(),
+                    hash: hash(&read, image),
+                })
+            },
+            Arc::clone,
+        )
     }
 
     /// The names of all topics that the group reads after that.

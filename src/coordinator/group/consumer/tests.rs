@@ -66,6 +66,10 @@ struct World {
     fails: bool,
     /// What expressions match cannot be appended.
     fails_to_resolve: bool,
+    /// Nor can it when it is more topics than this.
+    topics_max: usize,
+    /// A topic gets so many partitions after the next append, before what follows from it.
+    meanwhile: Option<(String, i32)>,
     /// Tasks wait in `tasks` until they are let go.
     holds_tasks: bool,
     tasks: Vec<ResolveExpressions>,
@@ -90,6 +94,8 @@ impl World {
             answers: BTreeMap::new(),
             fails: false,
             fails_to_resolve: false,
+            topics_max: usize::MAX,
+            meanwhile: None,
             holds_tasks: false,
             tasks: Vec::new(),
         }
@@ -123,8 +129,16 @@ impl World {
         let fails_to_resolve = self.fails_to_resolve && effects.append.iter().any(resolves);
         let failed =
             fails_to_resolve || !effects.append.is_empty() && std::mem::take(&mut self.fails);
+        let topic_counts = effects.append.iter().map(|it| match it {
+            GroupRecord::ConsumerGroupRegularExpression {
+                value: Some(value), ..
+            } => value.topics.len(),
+            _ => 0,
+        });
         let written = if failed {
             Err(ErrorCode::NotCoordinator)
+        } else if self.topics_max < topic_counts.sum() {
+            Err(ErrorCode::UnknownServerError)
         } else {
             Ok(())
         };
@@ -144,6 +158,9 @@ impl World {
         let answers = effects.answers.into_iter();
         let answers = answers.map(|(ticket, answer)| (ticket, written.and(answer)));
         self.give(answers.collect());
+        if let Some((name, count)) = self.meanwhile.take() {
+            self.set_topic(&name, count);
+        }
         if let Some(then) = effects.then {
             let answers = self.with(|machine, env| then.run(machine, written, env));
             self.give(answers);
@@ -430,6 +447,15 @@ fn run(world: &mut World, words: &[&str]) -> String {
         ["group"] => world.show(),
         ["topic", name, count] => {
             world.set_topic(name, count.parse().expect("a count"));
+            String::new()
+        }
+        ["meanwhile", name, count] => {
+            let count = count.parse().expect("a count");
+            world.meanwhile = Some((name.to_owned(), count));
+            String::new()
+        }
+        ["topics-max", count] => {
+            world.topics_max = count.parse().expect("a count");
             String::new()
         }
         ["wait", ms] => {
@@ -1327,6 +1353,65 @@ fn expressions_whose_topics_could_not_be_written_down_are_resolved_again() {
          wait 1
          A 2 = 2
          A 2 = 3 [ab0 ac0]",
+    );
+}
+
+/// The partition was in the metadata when the group noted that it had looked, and not when it had looked: it was
+/// nobody's until something else happened.
+#[test]
+fn a_partition_that_comes_while_a_heartbeat_is_written_is_seen_by_the_next() {
+    check(
+        "topic T 1
+         A join T = 2 [T0]
+         wait 1000
+         meanwhile T 2
+         A 2 = 2
+         A 2 = 3 [T0 T1]",
+    );
+}
+
+/// A hash of what was read before was written down for what is read now, and another topic began an epoch in which
+/// nothing was different.
+#[test]
+fn who_joins_after_another_reads_something_else_is_in_the_last_epoch_of_it() {
+    check(
+        "topic ab 1
+         topic T 2
+         A join regex=ab = 1 []
+         A 1 = 2 [ab0]
+         wait 1000
+         C join T = 3 [T0 T1]
+         A 2 = 3
+         A 3 regex=zz = 3 []
+         A 3 owns = 3
+         wait 1000
+         D join T = 4 []
+         C 3 = 3 [T0]
+         C 3 owns T0 = 4
+         topic U 1
+         wait 1000
+         D 4 = 4 [T1]
+         A 3 = 4
+         group = Stable 4/4 A@4[] C@4[T0] D@4[T1]",
+    );
+}
+
+/// Nobody was told, and the same eight expressions were tried again and again.
+#[test]
+fn an_expression_that_matches_too_much_does_not_keep_the_others_from_being_resolved() {
+    check(
+        "topics-max 3
+         topic aa 1
+         topic ab 1
+         topic ac 1
+         topic ad 1
+         topic z 1
+         A join regex=a. = 1 []
+         B join regex=z = 1 []
+         wait 200
+         B 1 = 2 [z0]
+         A 1 = 2
+         group = Stable 2/2 A@2[] B@2[z0]",
     );
 }
 
