@@ -454,6 +454,7 @@ macro_rules! schema {
                         );
                     }
                 )*
+                $($($(const { assert!($tag < $crate::schema::TAGS) };)?)?)*
                 if form.flexible {
                     $crate::varint::put_unsigned(&mut out.bytes, tagged);
                     for next in 0..$crate::schema::schema!(@tags tagged) {

@@ -185,7 +185,8 @@ pub(super) static BROKER: &[Key] = keys! {
     "group.coordinator.threads": Int = "4", AtLeast(1), ReadOnly;
         "Threads of Apache Kafka's group coordinator.";
     "group.initial.rebalance.delay.ms": Int = "3000", Any, ReadOnly;
-        "How long an empty classic group waits for more members before its first rebalance.";
+        "How long an empty classic group waits for more members before its first rebalance. With 0 it still waits for those \
+         who have asked for a member id, 5 ms at a time.";
     "group.max.session.timeout.ms": Int = "1800000", Any, ReadOnly;
         "The largest session timeout a member of a classic group may ask for.";
     "group.max.size": Int = "2147483647", AtLeast(1), ReadOnly;

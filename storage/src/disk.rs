@@ -338,7 +338,7 @@ fn reads_without_waiting(file: BorrowedFd<'_>, position: u64, size: usize) -> bo
             unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_NOWAIT) };
         // A file system that cannot tell (EOPNOTSUPP) is taken as fast: the alternative is to
         // send every read through the blocking pool.
-        count == 1 || nix::errno::Errno::last() != nix::errno::Errno::EAGAIN
+        0 <= count || nix::errno::Errno::last() != nix::errno::Errno::EAGAIN
     })
 }
 

@@ -79,7 +79,7 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
             Wanted::RatioAtLeast(3.0),
         ),
         row(
-            "CPU of each",
+            "CPU of each, librdkafka",
             "µs",
             |run| run.cpu_micros,
             Wanted::RatioAtMost(0.3),
@@ -91,7 +91,7 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
             Wanted::RatioAtLeast(3.0),
         ),
         row(
-            "CPU of each",
+            "CPU of each, bare connections",
             "µs",
             |run| run.bare_cpu_micros,
             Wanted::RatioAtMost(0.3),

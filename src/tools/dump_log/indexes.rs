@@ -89,7 +89,10 @@ pub(super) fn dump_times(
         return console.line(&format!("{} passed sanity check.", path.display()));
     }
     let log = path.with_extension("log");
-    let positions: Vec<OffsetEntry> = self::entries(&read(&path.with_extension("index"))?);
+    let mut positions: Vec<OffsetEntry> = self::entries(&read(&path.with_extension("index"))?);
+    // An index that is still written to ends in zeros.
+    let used = positions.iter().rposition(|it| !it.is_zero());
+    positions.truncate(used.map_or(0, |last| last + 1));
     let mut before = -1;
     for (at, entry) in entries.iter().enumerate() {
         if at > 0 && entry.relative_offset == 0 {
@@ -127,9 +130,8 @@ fn compare_time(
     before: i64,
     mut wrong: impl FnMut(Problem),
 ) -> Result<(), Failure> {
-    let at = positions.iter().rfind(|it| {
-        it.relative_offset <= entry.relative_offset && !(it.is_zero() && entry.relative_offset != 0)
-    });
+    let after = positions.partition_point(|it| it.relative_offset <= entry.relative_offset);
+    let at = positions[..after].last();
     let position = at.map_or(0, |it| u64::try_from(it.position).unwrap_or(0));
     let mut batches = Batches::open(log, position, u64::MAX)?;
     let found = loop {

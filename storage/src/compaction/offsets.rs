@@ -38,7 +38,7 @@ pub(crate) struct Full;
 
 impl OffsetMap {
     /// For keys of records from `base_offset` on, at most `records` of them. Takes at most `bytes` of
-    /// memory, and half as much again for the moment in which it grows for the last time.
+    /// memory, and half as much again while it grows for the last time, and for [`Self::newest`].
     pub(crate) fn new(bytes: u64, load_factor: f64, base_offset: i64, records: u64) -> OffsetMap {
         const SLOTS_MIN: u64 = 16;
         const SLOTS_FIRST: usize = 1 << 14;
@@ -209,6 +209,16 @@ mod tests {
         for offset in 0..12_000_i64 {
             assert_eq!(newest.contains(offset), (8000..11_000).contains(&offset));
         }
+    }
+
+    #[test]
+    fn a_key_that_is_newest_behind_the_end_is_outdated_before_it() {
+        let mut map = OffsetMap::new(1 << 10, 0.9, 0, 100);
+        for (key, offset) in [(b"a", 5), (b"b", 10), (b"a", 70)] {
+            map.put_key(key, offset).unwrap();
+        }
+        let newest = map.newest(64).unwrap();
+        assert!(newest.contains(10) && !newest.contains(5));
     }
 
     #[test]
