@@ -14,13 +14,13 @@ mod features;
 mod fetch_sessions;
 pub mod logging;
 pub mod metrics;
-mod pace;
 mod random;
 pub mod resident;
 mod rules;
 mod server;
 mod tools;
 mod topic_name;
+mod turns;
 mod upkeep;
 mod warnings;
 

@@ -18,7 +18,7 @@ use protocol::{error::ErrorCode, messages::WriteTxnMarkersRequest};
 use replication::partition::{Appended, Marker, Partition};
 
 use super::{error::Error, merge::merged};
-use crate::{broker::Broker, coordinator::transaction::markers, pace::Pace, server::Context};
+use crate::{broker::Broker, coordinator::transaction::markers, server::Context, turns::Turns};
 
 /// One topic's share of the request, from append to answer.
 struct Write {
@@ -34,7 +34,7 @@ pub(crate) async fn handle(
     ctx: &Context,
     req: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
-    let mut pace = Pace::default();
+    let mut turns = Turns::default();
     let mut writes = Vec::new();
     for marker in &req.markers {
         let written = Marker {
@@ -58,7 +58,7 @@ pub(crate) async fn handle(
                     _ => Err(Error::Nonsense("a marker without an epoch")),
                 };
                 outcomes.push((index, outcome));
-                pace.step().await;
+                turns.step().await;
             }
             writes.push(Write {
                 producer_id: ProducerId(marker.producer_id),
@@ -70,13 +70,13 @@ pub(crate) async fn handle(
     let deadline = ctx.received_at + broker.config().groups.offsets_commit_timeout;
     let mut results = Vec::with_capacity(writes.len());
     for write in writes {
-        results.push(write.answer(deadline, &mut pace).await);
+        results.push(write.answer(deadline, &mut turns).await);
     }
     WriteTxnMarkersResponse::default().with_markers(each_once(results))
 }
 
 impl Write {
-    async fn answer(self, deadline: Instant, pace: &mut Pace) -> WritableTxnMarkerResult {
+    async fn answer(self, deadline: Instant, turns: &mut Turns) -> WritableTxnMarkerResult {
         let mut partitions = Vec::with_capacity(self.outcomes.len());
         for (index, outcome) in self.outcomes {
             partitions.push(
@@ -84,7 +84,7 @@ impl Write {
                     .with_partition_index(index)
                     .with_error_code(code(outcome, deadline).await),
             );
-            pace.step().await;
+            turns.step().await;
         }
         let topic = WritableTxnMarkerTopicResult::default()
             .with_name(self.topic)

@@ -15,7 +15,7 @@ use crate::{
     bench::Bench,
     broker::{Broker, Side},
     client, process,
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::{in_turns, kafka_once},
     wire::{Member, Wire},
 };
@@ -64,33 +64,26 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
             bare_cpu_micros,
         })
     })?;
-    let row = |work: &str, unit, figure: fn(&Commits) -> f64, wanted| Row {
-        work: work.to_owned(),
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted,
-    };
     let rows = vec![
-        row(
+        runs.row(
             "commits of 100 partitions, librdkafka",
             "per s",
             |run| run.per_second,
             Wanted::RatioAtLeast(3.0),
         ),
-        row(
+        runs.row(
             "CPU of each, librdkafka",
             "µs",
             |run| run.cpu_micros,
             Wanted::RatioAtMost(0.3),
         ),
-        row(
+        runs.row(
             "commits of 100 partitions, bare connections",
             "per s",
             |run| run.bare_per_second,
             Wanted::RatioAtLeast(3.0),
         ),
-        row(
+        runs.row(
             "CPU of each, bare connections",
             "µs",
             |run| run.bare_cpu_micros,
@@ -111,26 +104,19 @@ pub(super) fn commits(bench: &Bench) -> Result<Measured> {
 pub(super) fn many(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
     let runs = kafka_once(&bench.sides, runs_each, |side| many_groups(bench, side))?;
-    let row = |work: String, unit, figure: fn(&Groups) -> f64, bar| Row {
-        work,
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted: Wanted::AtMost(bar),
-    };
     let groups = bench.sizes.groups;
     let rows = vec![
-        row(
+        runs.row(
             format!("each of {groups} groups with one member"),
             "KiB",
             |run| run.kib_each,
-            4.0,
+            Wanted::AtMost(4.0),
         ),
-        row(
+        runs.row(
             format!("{groups} groups: from exec until all of them answer"),
             "s",
             |run| run.restart_s,
-            2.0,
+            Wanted::AtMost(2.0),
         ),
     ];
     let note = "The groups have committed one offset each. The restart is after a clean stop. Kafka has one turn.";
@@ -145,13 +131,12 @@ pub(super) fn load(bench: &Bench) -> Result<Measured> {
     let runs_each = bench.runs.min(RUNS_MAX);
     let runs = kafka_once(&bench.sides, runs_each, |side| load_once(bench, side))?;
     let offsets = offsets(bench);
-    let row = Row {
-        work: format!("{offsets} commits in one partition: from exec until they are loaded"),
-        unit: "s",
-        sordini: runs.samples(Side::Sordini, |seconds| *seconds),
-        kafka: runs.samples(Side::Kafka, |seconds| *seconds),
-        wanted: Wanted::AtMost(2.0),
-    };
+    let row = runs.row(
+        format!("{offsets} commits in one partition: from exec until they are loaded"),
+        "s",
+        |seconds| *seconds,
+        Wanted::AtMost(2.0),
+    );
     let note = "A hundred partitions, committed again and again. The restart is after a clean stop. Kafka has one turn.";
     Ok(Measured {
         rows: vec![row],

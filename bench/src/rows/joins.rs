@@ -16,9 +16,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::{
     Result,
     bench::Bench,
-    broker::{Broker, Side},
+    broker::Broker,
     client::{self, Load},
-    report::{Measured, Row, Wanted},
+    report::{Measured, Wanted},
     turns::in_turns,
     wire::{ConsumerMember, CoordinatorOf, Wire},
 };
@@ -66,49 +66,42 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         measure_once(bench, broker, turn)
     })?;
 
-    let row = |work: String, unit, figure: fn(&Run) -> f64, bar| Row {
-        work,
-        unit,
-        sordini: runs.samples(Side::Sordini, figure),
-        kafka: runs.samples(Side::Kafka, figure),
-        wanted: Wanted::RatioAtMost(bar),
-    };
     let rows = vec![
-        row(
-            "from subscribe to the first record, librdkafka, classic protocol".to_owned(),
+        runs.row(
+            "from subscribe to the first record, librdkafka, classic protocol",
             "ms",
             |run| run.first_record_classic.as_secs_f64() * 1e3,
-            1.0,
+            Wanted::RatioAtMost(1.0),
         ),
-        row(
-            "from subscribe to the first record, librdkafka, consumer protocol".to_owned(),
+        runs.row(
+            "from subscribe to the first record, librdkafka, consumer protocol",
             "ms",
             |run| run.first_record_consumer.as_secs_f64() * 1e3,
-            0.5,
+            Wanted::RatioAtMost(0.5),
         ),
-        row(
-            "the same requests by a bare connection, classic protocol".to_owned(),
+        runs.row(
+            "the same requests by a bare connection, classic protocol",
             "ms",
             |run| run.bare_first_record_classic.as_secs_f64() * 1e3,
-            1.0,
+            Wanted::RatioAtMost(1.0),
         ),
-        row(
-            "the same requests by a bare connection, consumer protocol".to_owned(),
+        runs.row(
+            "the same requests by a bare connection, consumer protocol",
             "ms",
             |run| run.bare_first_record_consumer.as_secs_f64() * 1e3,
-            0.5,
+            Wanted::RatioAtMost(0.5),
         ),
-        row(
+        runs.row(
             format!("{members} members join at once, until stable, classic protocol"),
             "s",
             |run| run.stable_classic.as_secs_f64(),
-            0.5,
+            Wanted::RatioAtMost(0.5),
         ),
-        row(
+        runs.row(
             format!("{members} members join at once, until stable, consumer protocol"),
             "s",
             |run| run.stable_consumer.as_secs_f64(),
-            0.5,
+            Wanted::RatioAtMost(0.5),
         ),
     ];
     let note = format!(

@@ -19,7 +19,7 @@ use super::{
     request::{Request, Response},
 };
 use crate::{
-    api::error::Error, broker::Broker, clock, coordinator::runtime::Job, pace::Pace, topic_name,
+    api::error::Error, broker::Broker, clock, coordinator::runtime::Job, topic_name, turns::Turns,
 };
 
 /// How long to wait before what failed is tried again.
@@ -71,7 +71,7 @@ async fn tell_partitions(broker: &Broker, job: &Job<TransactionCoordinator>) -> 
         .flat_map(|(topic, indexes)| indexes.iter().map(move |index| (Arc::clone(topic), *index)));
     let mut left: Vec<(Arc<str>, i32)> = targets.collect();
     let mut complain_at = Instant::now();
-    let mut pace = Pace::default();
+    let mut turns = Turns::default();
     loop {
         let mut written = Vec::with_capacity(left.len());
         let mut failed = Vec::new();
@@ -84,7 +84,7 @@ async fn tell_partitions(broker: &Broker, job: &Job<TransactionCoordinator>) -> 
                     Fate::Later => failed.push((topic, index, err)),
                 },
             }
-            pace.step().await;
+            turns.step().await;
         }
         let deadline = std::time::Instant::now() + broker.config().groups.offsets_commit_timeout;
         for (topic, index, partition, appended) in written {

@@ -5,9 +5,9 @@ const STEPS_AT_ONCE: usize = 64;
 
 /// How far the work has come since others had their turn.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(usize);
+pub(crate) struct Turns(usize);
 
-impl Pace {
+impl Turns {
     /// To be called after each step.
     pub(crate) async fn step(&mut self) {
         self.0 += 1;
