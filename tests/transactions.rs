@@ -614,7 +614,7 @@ fn a_partition_whose_transaction_nobody_will_end_is_counted() {
 /// Comparing each with each takes minutes.
 #[test]
 fn a_great_many_markers_are_refused_in_no_time() {
-    const COUNT: i32 = 100_000;
+    const COUNT: i32 = 50_000;
     let (_broker, mut client) = started();
     let topic = |name: &str, indexes| {
         WritableTxnMarkerTopic::default()

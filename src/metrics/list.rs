@@ -111,7 +111,8 @@ metrics! {
     UNDER_MIN_ISR_PARTITION_COUNT = "kafka_server_replicamanager_underminisrpartitioncount", Gauge, Count;
         "Partitions led here with fewer replicas in sync than min.insync.replicas.";
     PARTITIONS_WITH_LATE_TRANSACTIONS = "kafka_server_replicamanager_partitionswithlatetransactionscount", Gauge, Count;
-        "Partitions led here with a transaction that has been open for longer than any may be: nobody will end it.";
+        "Partitions led here with a transaction that has been open for longer than any may be: nobody will end it. After a \
+         restart a partition counts once it is written, or read by read_committed.";
     FETCH_SESSION_COUNT = "kafka_server_fetchsessioncache_numincrementalfetchsessions", Gauge, Count;
         "Incremental fetch sessions.";
     FETCH_SESSION_PARTITION_COUNT = "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached", Gauge, Count;
