@@ -419,7 +419,7 @@ final class Transactions {
 
     private static void counted(org.apache.kafka.clients.consumer.Consumer<byte[], byte[]> consumer, Map<String, List<Long>> counts,
             java.util.function.BooleanSupplier enough) {
-        long deadline = System.nanoTime() + 120_000_000_000L;
+        long deadline = System.nanoTime() + 240_000_000_000L;
         while (!enough.getAsBoolean()) {
             consumer.poll(Duration.ofMillis(100)).forEach(record -> counts
                 .computeIfAbsent(Scenarios.text(record.key()), word -> new ArrayList<>()).add(ByteBuffer.wrap(record.value()).getLong()));

@@ -1,8 +1,9 @@
 """What VerifiableConsumers have said, together: consumed.py [--produced OUTPUT] OUTPUT...
 
 Prints "read=N twice=N committed=PARTITION:OFFSET,...", and fails if a record was left out or if a consumer began
-before an offset whose commit had been acknowledged. With the output of a VerifiableProducer, and of consumers
-that say each record (--verbose), every record that was acknowledged must have been read at its offset.
+before an offset whose commit had been acknowledged when it was assigned the partition. With the output of a
+VerifiableProducer, and of consumers that say each record (--verbose), every record that was acknowledged must have been
+read at its offset.
 """
 
 import json
@@ -22,20 +23,24 @@ def main(paths):
     produced = None
     if paths[0] == "--produced":
         produced, paths = paths[1], paths[2:]
-    read, records, acknowledged, at, values = {}, 0, {}, {}, {}
+    read, records, acknowledged, given, at, values = {}, 0, {}, {}, {}, {}
     said = sorted(((event, path) for path in paths for event in events(path)), key=lambda said: said[0]["timestamp"])
     for event, path in said:
         if event["name"] == "records_consumed":
             for part in event["partitions"]:
                 partition, first, last = part["partition"], part["minOffset"], part["maxOffset"]
-                # Who only reads on may be late: it has not heard yet that the partition is another's.
-                begins = 0 if at.get((path, partition)) == first else acknowledged.get(partition, 0)
+                # It may be late, and not have heard yet that the partition is another's: then it reads on, or begins
+                # where it was to begin when the partition was its own.
+                begins = 0 if at.get((path, partition)) == first else given.get((path, partition), 0)
                 if not begins <= first <= read.get(partition, 0):
                     sys.exit(f"partition {partition}: {first} to {last} after {read.get(partition, 0)} were read, "
-                             f"{acknowledged.get(partition, 0)} acknowledged")
+                             f"{begins} acknowledged when it was assigned")
                 at[path, partition] = last + 1
                 read[partition] = max(read.get(partition, 0), last + 1)
                 records += part["count"]
+        elif event["name"] == "partitions_assigned":
+            for part in event["partitions"]:
+                given[path, part["partition"]] = acknowledged.get(part["partition"], 0)
         elif event["name"] == "record_data":
             values[event["partition"], event["offset"]] = event["value"]
         elif event["name"] == "offsets_committed" and event["success"]:
