@@ -89,8 +89,6 @@ pub(crate) struct ConsumerGroup {
 /// When the group last looked at the cluster. Not in the log: after a restart it looks again.
 #[derive(Debug, Clone)]
 struct Looked {
-    /// Offset of the metadata that the hash was found to be of.
-    metadata: i64,
     /// The last hash that was computed.
     hashed: Option<Arc<Hashed>>,
     /// Offset of the metadata in which expressions were resolved, and when that was (ms).
@@ -135,7 +133,6 @@ impl Default for ConsumerGroup {
             owners: BTreeMap::new(),
             regexes: BTreeMap::new(),
             looked: Looked {
-                metadata: i64::MIN,
                 hashed: None,
                 regexes: i64::MIN,
                 regexes_at: 0,

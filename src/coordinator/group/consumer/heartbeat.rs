@@ -61,8 +61,8 @@ pub(super) struct Step {
 pub(super) struct Follow {
     /// There are expressions to resolve.
     resolve: bool,
-    /// What was found to be the hash of what the group reads, if it was looked at, and whether that is the group's.
-    hashed: Option<(Arc<Hashed>, bool)>,
+    /// The hash of what the group reads, if it was looked at.
+    hashed: Option<Arc<Hashed>>,
 }
 
 impl GroupCoordinator {
@@ -191,13 +191,9 @@ impl GroupCoordinator {
     /// What follows from a step outside the log, once it is in it.
     pub(super) fn follow_step(&mut self, group_id: &Arc<str>, follow: &Follow, env: &Env<'_>) {
         if let Some(Group::Consumer(group)) = self.groups.get_mut(group_id)
-            && let Some((hashed, is_current)) = &follow.hashed
+            && follow.hashed.is_some()
         {
-            if *is_current {
-                // The metadata that was looked at, which may have gone on since.
-                group.looked.metadata = hashed.offset;
-            }
-            group.looked.hashed = Some(Arc::clone(hashed));
+            group.looked.hashed.clone_from(&follow.hashed);
         }
         let key = super::super::Timer::Consumer(Arc::clone(group_id), Timer::Regexes);
         if follow.resolve && self.timers.get(&key).is_none() {
@@ -362,19 +358,18 @@ impl ConsumerGroup {
 
         let mut epoch = self.epoch;
         let mut looked = None;
-        if bump || self.looked.metadata != env.image.offset {
+        if bump || !self.has_looked_at(env.image) {
             let mut changed = BTreeMap::from([(&**member_id, Some(&about))]);
             if let Some(replaced) = replaces.as_deref().filter(|it| **it != **member_id) {
                 changed.insert(replaced, None);
             }
             let hashed = self.hash_after(&changed, env.image);
-            let is_current = hashed.hash == self.metadata_hash;
-            bump |= !is_current;
+            bump |= hashed.hash != self.metadata_hash;
             if bump {
                 epoch += 1;
                 records.push(epoch_record(group_id, epoch, hashed.hash));
             }
-            looked = Some((hashed, is_current));
+            looked = Some(hashed);
         }
 
         let former = replaces.as_ref().unwrap_or(member_id);

@@ -34,7 +34,7 @@ pub(super) struct Subscriptions {
 /// The hash of topics, as metadata of some offset has them.
 #[derive(Debug)]
 pub(super) struct Hashed {
-    pub(super) offset: i64,
+    offset: i64,
     /// Their names, in order.
     topics: Vec<Arc<str>>,
     pub(super) hash: i64,
@@ -121,6 +121,12 @@ impl ConsumerGroup {
             },
             Arc::clone,
         )
+    }
+
+    /// Is the group's hash that of the topics as this image has them?
+    pub(super) fn has_looked_at(&self, image: &ClusterImage) -> bool {
+        let hashed = self.looked.hashed.as_ref();
+        hashed.is_some_and(|it| it.offset == image.offset && it.hash == self.metadata_hash)
     }
 
     /// The names of all topics that the group reads after that.
