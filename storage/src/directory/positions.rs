@@ -34,6 +34,12 @@ pub(super) struct Positions {
     lone: bool,
 }
 
+impl Positions {
+    fn all_mut(&mut self) -> [&mut Checkpoint; 3] {
+        [&mut self.recovery, &mut self.starts, &mut self.cleaned]
+    }
+}
+
 impl Default for Positions {
     fn default() -> Positions {
         Positions {
@@ -107,13 +113,7 @@ impl Checkpoint {
 impl Volume {
     pub(super) fn read_positions(&self) -> Result<(), Error> {
         let mut positions = self.positions();
-        let Positions {
-            recovery,
-            starts,
-            cleaned,
-            ..
-        } = &mut *positions;
-        for checkpoint in [recovery, starts, cleaned] {
+        for checkpoint in positions.all_mut() {
             checkpoint.now = self.read_offsets(checkpoint.file)?;
             checkpoint.written = checkpoint.now.clone();
         }
@@ -218,9 +218,9 @@ impl Volume {
     /// The log is not there any more. The files may go on naming it: see [`Self::forget_on_disk`].
     pub(super) fn forget(&self, name: &str) {
         let mut positions = self.positions();
-        positions.recovery.forget(name);
-        positions.starts.forget(name);
-        positions.cleaned.forget(name);
+        for checkpoint in positions.all_mut() {
+            checkpoint.forget(name);
+        }
     }
 
     /// A log of this name is about to begin, and nothing of an earlier one holds for it: neither now
@@ -229,13 +229,7 @@ impl Volume {
     pub(super) fn forget_on_disk(&self, name: &str) -> Result<(), Error> {
         self.forget(name);
         let mut positions = self.positions();
-        let Positions {
-            recovery,
-            starts,
-            cleaned,
-            ..
-        } = &mut *positions;
-        for checkpoint in [recovery, starts, cleaned] {
+        for checkpoint in positions.all_mut() {
             if checkpoint.written.contains_key(name) {
                 self.write(checkpoint)?;
             }
@@ -245,9 +239,9 @@ impl Volume {
 
     pub(super) fn move_positions(&self, from: &str, to: &str) {
         let mut positions = self.positions();
-        positions.recovery.rename(from, to);
-        positions.starts.rename(from, to);
-        positions.cleaned.rename(from, to);
+        for checkpoint in positions.all_mut() {
+            checkpoint.rename(from, to);
+        }
     }
 
     /// The high watermarks last written, by log name: their owner keeps them.
