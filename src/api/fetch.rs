@@ -41,7 +41,7 @@ use storage::{aborted::Aborted, log::Slice};
 use tracing::error;
 use uuid::Uuid;
 
-use super::error::Error;
+use super::{error::Error, producer_state};
 use crate::{
     broker::Broker,
     fetch_sessions::{self, Key, Plan, Told, Wanted},
@@ -120,9 +120,11 @@ pub(crate) fn start(broker: &Arc<Broker>, ctx: &Context, req: FetchRequest) -> F
         deadline: ctx.received_at + waits,
         version: ctx.version,
     };
-    let enough = waiting.read();
-    if (enough || waits.is_zero()) && waiting.is_resident() {
-        return Fetched::Ready(waiting.answer());
+    if waiting.knows_producers() {
+        let enough = waiting.read();
+        if (enough || waits.is_zero()) && waiting.is_resident() {
+            return Fetched::Ready(waiting.answer());
+        }
     }
     Fetched::Waiting(waiting)
 }
@@ -279,11 +281,10 @@ fn read(
 impl Waiting {
     /// Waits for enough to tell, for the deadline, and for cold data to be in memory.
     pub(crate) async fn wait(mut self) -> Answer {
+        producer_state::load(self.partitions(), self.limits.now).await;
         let waiter = Arc::new(Waiter::default());
         let listening: Vec<_> = self
-            .reads
-            .iter()
-            .filter_map(|one| one.partition.as_ref())
+            .partitions()
             .map(|partition| partition.listen(&waiter))
             .collect();
         // Listen first, look then: what comes in between wakes us.
@@ -317,6 +318,16 @@ impl Waiting {
             left = left.saturating_sub(found);
         }
         urgent || self.reads.is_empty() || self.limits.min_bytes <= size
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.reads.iter().filter_map(|one| one.partition.as_ref())
+    }
+
+    /// Whether the last stable offsets are known without a look at the disk.
+    fn knows_producers(&self) -> bool {
+        self.partitions()
+            .all(|partition| partition.log().knows_producers())
     }
 
     fn is_resident(&self) -> bool {

@@ -25,7 +25,7 @@ use kafka_protocol::messages::{
 use replication::partition::Partition;
 use storage::log::TimestampOffset;
 
-use super::error::Error;
+use super::{error::Error, producer_state};
 use crate::{broker::Broker, server::Context};
 
 const LATEST: i64 = -1;
@@ -98,9 +98,11 @@ async fn find(
         .map_err(Error::Partition)?;
     let log = partition.log();
     let end = match committed_only {
-        true => log
-            .last_stable_offset(partition.high_watermark(), ctx.now)
-            .map_err(|err| Error::Partition(err.into()))?,
+        true => {
+            producer_state::load(std::iter::once(partition), ctx.now).await;
+            log.last_stable_offset(partition.high_watermark(), ctx.now)
+                .map_err(|err| Error::Partition(err.into()))?
+        }
         false => partition.high_watermark(),
     };
     let position = |offset, leader_epoch| TimestampOffset {

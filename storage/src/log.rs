@@ -67,7 +67,7 @@ pub struct Log {
 struct Writer {
     active: Active,
     next_offset: i64,
-    /// Loaded when first needed.
+    /// Loaded when first needed, unless the log began here.
     producers: Option<Producers>,
     /// Offsets for which there is a `.snapshot` file.
     snapshots: BTreeSet<i64>,
@@ -197,10 +197,12 @@ impl Log {
         } = recovery::open(&place, &config, start, now)?;
         let changed =
             start.shutdown != Shutdown::Clean || active.size == 0 || !rewritten.is_empty();
+        // Nobody has produced to a log that begins: there is nothing to load.
+        let begins = active.size == 0 && segments.len() == 1 && snapshots.is_empty();
         let writer = Writer {
             active,
             next_offset: end_offset,
-            producers: None,
+            producers: begins.then(Producers::default),
             snapshots,
             bytes_since_snapshot: 0,
             snapshot_size: 0,
@@ -225,7 +227,10 @@ impl Log {
                 epochs,
                 tail: Tail::default(),
             }),
-            transactions: Mutex::default(),
+            transactions: Mutex::new(Transactions {
+                known: begins,
+                ..Transactions::default()
+            }),
             flushing: Mutex::new(()),
             epochs_file: Mutex::new(()),
             unflushed: AtomicU64::new(0),

@@ -435,6 +435,48 @@ fn an_abort_does_not_read_those_before_it() {
     assert_eq!(first, (0..200).map(|at| 2 * at).collect::<Vec<_>>());
 }
 
+/// A consumer's first question must not wait until a gigabyte of cold batches has been looked at.
+#[test]
+fn who_asks_for_transactions_first_waits_for_little_of_the_log() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let disk = {
+        let reads = Arc::clone(&reads);
+        watched(move |call, path| {
+            if call == Call::Read && path.extension().is_some_and(|it| it == "log") {
+                reads.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Directory::open(Arc::clone(&disk), dir.path(), &identity(), 64, NOW).unwrap();
+    let mut large = Builder::new();
+    large.push(NOW, None, Some(&[b'v'; 100 << 10]), &[]);
+    let large = large.build().unwrap();
+    let batches = 300;
+    {
+        let directory = open();
+        let log = directory
+            .open_log("orders-0", Config::default(), NOW)
+            .unwrap();
+        for _ in 0..batches {
+            log.append(&large, 0, NOW).unwrap();
+        }
+        reads.store(0, Ordering::Relaxed);
+        assert_eq!(log.last_stable_offset(batches, NOW).unwrap(), batches);
+        assert_eq!(reads.load(Ordering::Relaxed), 0, "it was begun here");
+        // Killed.
+    }
+    let directory = open();
+    let log = directory
+        .open_log("orders-0", Config::default(), NOW)
+        .unwrap();
+    reads.store(0, Ordering::Relaxed);
+    assert_eq!(log.last_stable_offset(batches, NOW).unwrap(), batches);
+    let reads = reads.load(Ordering::Relaxed);
+    assert!(reads <= 50, "{reads} reads for 4 MiB of such batches");
+}
+
 /// It mirrors another cluster, say: silence is not told by its records' time.
 #[test]
 fn a_producer_of_old_records_is_known_after_a_kill_and_while_it_lives() {

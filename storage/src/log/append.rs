@@ -225,6 +225,8 @@ impl Log {
         self.place.volume.add_unflushed(appended);
         writer.bytes_since_snapshot += appended;
         if writer.bytes_since_snapshot > SNAPSHOT_INTERVAL.max(64 * writer.snapshot_size) {
+            // Of a log without producers too: what says so is the snapshot.
+            self.producers_of(writer, now)?;
             self.write_snapshot(writer)?;
         }
         Ok(())

@@ -92,7 +92,8 @@ impl Log {
             return Ok(false);
         }
         writer.active.seal()?;
-        if writer.producers.is_some() {
+        let is_blank = writer.active.size == 0 && writer.snapshots.is_empty();
+        if writer.producers.is_some() && !is_blank {
             let end = writer.next_offset;
             self.write_snapshot_at(&mut writer, end)?;
         }

@@ -53,7 +53,7 @@ impl Log {
     /// watermark; the high watermark if there is none before it. Not below the start offset, to which records may have
     /// been deleted since: a consumer is sent there.
     pub fn last_stable_offset(&self, high_watermark: i64, now: i64) -> Result<i64, Error> {
-        self.know_transactions(now)?;
+        self.load_producers(now)?;
         let mut transactions = self.transactions();
         transactions
             .ended
@@ -76,7 +76,7 @@ impl Log {
     /// Aborted transactions with records in `from..to`.
     pub fn aborted(&self, from: i64, to: i64, now: i64) -> Result<Vec<Aborted>, Error> {
         // Loading completes what a crash may have lost of the index.
-        self.know_transactions(now)?;
+        self.load_producers(now)?;
         self.unless_gone(|| self.aborted_once(from, to))
     }
 
@@ -93,8 +93,16 @@ impl Log {
         aborted_in(&segments, from, to)
     }
 
-    pub(super) fn know_transactions(&self, now: i64) -> Result<(), Error> {
-        if !self.transactions().known {
+    /// Whether questions about producers and transactions are answered from memory. If not, the next one waits for
+    /// [`Self::load_producers`].
+    pub fn knows_producers(&self) -> bool {
+        self.transactions().known
+    }
+
+    /// Reads, from a disk that may be slow, what is known of producers since the last snapshot: as a rule a few MiB of batch
+    /// headers. Nothing if it is known.
+    pub fn load_producers(&self, now: i64) -> Result<(), Error> {
+        if !self.knows_producers() {
             let mut writer = self.writer()?;
             self.producers_of(&mut writer, now)?;
         }

@@ -42,7 +42,7 @@ impl Log {
     ) -> Result<(Slice, Vec<Aborted>), Error> {
         self.place.volume.check()?;
         // Loading completes what a crash may have lost of the index.
-        self.know_transactions(now)?;
+        self.load_producers(now)?;
         self.unless_gone(|| {
             let slice = self.read_once(offset, max_bytes, min_one, end)?;
             if slice.is_empty() {
