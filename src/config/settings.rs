@@ -200,6 +200,9 @@ fn in_unit_of(name: &str, synonym: &str, text: &str) -> String {
     }
 }
 
+/// Longer than anything runs, and short enough to be added to any moment.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Reads settings into typed values, and remembers what was wrong and what was read.
 ///
 /// A value that cannot be read is noted once, and the default stands in for it so that reading goes on and the
@@ -330,8 +333,8 @@ impl<'a> Reader<'a> {
     /// A key that counts milliseconds. A negative time never comes.
     pub(super) fn duration(&mut self, name: &'static str) -> Duration {
         match u64::try_from(self.long(name)) {
-            Ok(ms) => Duration::from_millis(ms),
-            Err(_) => Duration::MAX,
+            Ok(ms) => Duration::from_millis(ms).min(NEVER),
+            Err(_) => NEVER,
         }
     }
 

@@ -55,6 +55,9 @@ const GROWTH: usize = 3;
 /// How long an empty buffer outlives the request it was made for.
 const BUFFER_KEPT: Duration = Duration::from_secs(2);
 
+/// The longest time between two looks at a connection, however long it may be silent.
+const RING_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// How long a request waits for what it waits for when its client has closed its end. One that only reads from then on
 /// looks the same.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
@@ -164,20 +167,17 @@ impl Connection {
                     if self.idle_max <= silent {
                         return Err(Fault::Idle);
                     }
-                    let next = if silent < BUFFER_KEPT { BUFFER_KEPT } else {
-                        if self.inbox.is_empty() {
-                            self.inbox = BytesMut::new();
-                        }
-                        self.idle_max
-                    };
-                    idle.as_mut().reset((active_at + next.min(self.idle_max)).into());
+                    if BUFFER_KEPT <= silent && self.inbox.is_empty() {
+                        self.inbox = BytesMut::new();
+                    }
+                    idle.as_mut().reset(next_ring(active_at, silent, self.idle_max).into());
                     continue;
                 }
             }
             active_at = Instant::now();
             if BUFFER_KEPT < idle.deadline().duration_since(active_at.into()) {
-                idle.as_mut()
-                    .reset((active_at + BUFFER_KEPT.min(self.idle_max)).into());
+                let next = next_ring(active_at, Duration::ZERO, self.idle_max);
+                idle.as_mut().reset(next.into());
             }
         }
     }
@@ -304,6 +304,17 @@ impl Connection {
     }
 }
 
+/// When to look again at a connection on which nothing has moved for so long since `active_at`: first for the buffer's
+/// sake, then for its own.
+fn next_ring(active_at: Instant, silent: Duration, idle_max: Duration) -> Instant {
+    let next = if silent < BUFFER_KEPT {
+        BUFFER_KEPT
+    } else {
+        silent.saturating_add(RING_MAX)
+    };
+    active_at + next.min(idle_max)
+}
+
 /// Completes when the client has closed its end of the connection and has had some time to read an answer all the same.
 async fn hung_up(socket: &TcpStream) {
     // Who is interested in what is urgent is told of the end of the stream, but not of what comes before it. That may
@@ -347,4 +358,38 @@ async fn write_all(socket: &mut TcpStream, bytes: &[u8], flags: i32) -> io::Resu
         written += socket.async_io(Interest::WRITABLE, send).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_looked_at_for_its_buffer_and_then_for_itself() {
+        let now = Instant::now();
+        let minute = Duration::from_secs(60);
+        let rings = [
+            (Duration::ZERO, minute, BUFFER_KEPT),
+            (BUFFER_KEPT, minute, minute),
+            (Duration::ZERO, BUFFER_KEPT / 2, BUFFER_KEPT / 2),
+        ];
+        for (silent, idle_max, after) in rings {
+            assert_eq!(next_ring(now, silent, idle_max), now + after);
+        }
+    }
+
+    /// `connections.max.idle.ms=-1`: there is no such moment.
+    #[test]
+    fn who_may_be_silent_for_ever_is_looked_at_once_in_a_long_while() {
+        let now = Instant::now();
+        assert_eq!(
+            next_ring(now, Duration::ZERO, Duration::MAX),
+            now + BUFFER_KEPT
+        );
+        let day = Duration::from_secs(24 * 3600);
+        for silent in [BUFFER_KEPT, day, 365 * day] {
+            let next = next_ring(now, silent, Duration::MAX);
+            assert!(now + silent + day <= next, "{silent:?}");
+        }
+    }
 }
