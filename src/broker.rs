@@ -44,7 +44,7 @@ use crate::{
     },
     fetch_sessions::FetchSessions,
     metrics::Metrics,
-    server::{Connections, Context},
+    server::{Connections, Context, OwnLimits, Unresolved},
 };
 
 /// What handlers work with.
@@ -177,6 +177,7 @@ impl Broker {
                 );
             }
             let before = self.config.swap(Arc::new(config));
+            self.limit_anew(&before.max_connections_per_ip_overrides);
             let idle = self.config();
             let idle = idle.idle_dynamic().iter();
             let new: Vec<&str> = idle
@@ -196,6 +197,21 @@ impl Broker {
         self.partitions.apply(image, clock::now());
         self.groups.follow(image);
         self.transactions.runtime().follow(image);
+    }
+
+    /// Looks up whose connections have a limit of their own, if that is not what it was.
+    fn limit_anew(&self, before: &BTreeMap<String, usize>) {
+        let config = self.config();
+        let limits = &config.max_connections_per_ip_overrides;
+        if limits == before {
+            return;
+        }
+        match OwnLimits::resolve(limits) {
+            Ok(limits) => self.connections.set_own_limits(limits),
+            Err(Unresolved { host, source }) => error!(
+                "max.connections.per.ip.overrides stays what it was: the host {host} has no address: {source}"
+            ),
+        }
     }
 
     /// Returns when this broker has applied all that the cluster knows by now, or when the time of the

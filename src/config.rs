@@ -181,14 +181,6 @@ impl Config {
         }
     }
 
-    /// The limit on connections from this address.
-    pub fn max_connections_from(&self, address: &std::net::IpAddr) -> usize {
-        let own = self
-            .max_connections_per_ip_overrides
-            .get(&address.to_string());
-        own.copied().unwrap_or(self.max_connections_per_ip)
-    }
-
     fn build(settings: Settings) -> Result<Config, Error> {
         let mut read = Reader::new(&settings);
         let network = Network::read(&mut read, &settings);

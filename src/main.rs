@@ -75,6 +75,7 @@ async fn run(config: Config) -> Exit {
             return match err {
                 StartError::Directory(_) => Exit::Directory,
                 StartError::Listen { .. } | StartError::Metrics { .. } => Exit::Address,
+                StartError::Host { .. } => Exit::Configuration,
                 StartError::Controller(Error::Stopped) => Exit::Failed,
                 // What is in the directory does not go on, or not with this configuration: another start does not help.
                 StartError::Controller(_) | StartError::Refused(_) => Exit::Directory,

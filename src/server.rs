@@ -7,4 +7,4 @@ mod listener;
 mod outbox;
 
 pub(crate) use context::Context;
-pub(crate) use listener::{Connections, Listener};
+pub(crate) use listener::{Connections, Listener, OwnLimits, Unresolved};

@@ -6,7 +6,7 @@ mod common;
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     path::Path,
     time::{Duration, Instant},
 };
@@ -285,6 +285,21 @@ fn a_member_and_its_offsets_are_there_after_a_restart() {
         ),
         (who.0, "test", "/127.0.0.1", &b"mine"[..])
     );
+}
+
+/// What listens on every address shows IPv4 ones as IPv6 ones, which is nobody's address.
+#[test]
+fn a_member_that_came_by_ipv4_has_an_ipv4_host_on_the_default_listener() {
+    let broker =
+        TestBroker::start_with(&[SETTINGS[0], SETTINGS[1], ("listeners", "PLAINTEXT://:0")]);
+    let mut client = Client::connect((Ipv4Addr::LOCALHOST, broker.address.port()).into());
+    client.create_topic("t", 1);
+    find_coordinator(&mut client, "g");
+    let member_id = join(&mut client, "g", "").member_id;
+    join(&mut client, "g", &member_id);
+    let asked = DescribeGroupsRequest::default().with_groups(vec![group_id("g")]);
+    let described = client.call(5, &asked).groups.remove(0);
+    assert_eq!(&*described.members[0].client_host, "/127.0.0.1");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     io::ErrorKind,
+    net::Ipv4Addr,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -525,6 +526,32 @@ fn no_more_connections_from_one_address_than_allowed() {
     let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
     assert!(broker.client().is_closed(), "a third connection");
     let _: ApiVersionsResponse = second.call(0, &ApiVersionsRequest::default());
+}
+
+/// The default listener's socket takes both kinds of address, and shows the one kind in the form of the other.
+#[test]
+fn a_limit_of_its_own_finds_its_client_on_the_default_listener() {
+    for host in ["127.0.0.1", "localhost"] {
+        let broker = TestBroker::start_with(&[
+            ("listeners", "PLAINTEXT://:0"),
+            ("max.connections.per.ip.overrides", &format!("{host}:1")),
+        ]);
+        let address = (Ipv4Addr::LOCALHOST, broker.address.port()).into();
+        let mut first = Client::connect(address);
+        let _: ApiVersionsResponse = first.call(0, &ApiVersionsRequest::default());
+        assert!(Client::connect(address).is_closed(), "a second of {host}");
+        let _: ApiVersionsResponse = first.call(0, &ApiVersionsRequest::default());
+    }
+}
+
+/// As in Apache Kafka: a limit for nobody would be a limit that does nothing.
+#[test]
+fn a_limit_for_a_host_without_an_address_is_refused_at_the_start() {
+    let key = "max.connections.per.ip.overrides";
+    let err = TestBroker::try_start(&[(key, "no.such.host.invalid:5")]);
+    let err = err.err().expect("it has no address").to_string();
+    assert!(err.contains(key), "{err}");
+    assert!(err.contains("no.such.host.invalid"), "{err}");
 }
 
 /// `max.connections` can be changed while they are there: nobody is cut off, and nobody new comes in.

@@ -55,12 +55,14 @@ use crate::{
     fetch_sessions::FetchSessions,
     metrics::{self, gauges},
     rules::Rules,
-    server::{Connections, Listener},
+    server::{Connections, Listener, OwnLimits, Unresolved},
     topic_name, upkeep, warnings,
 };
 
 /// Partitions that all fetch sessions together may remember. A partition costs about 200 bytes.
 const SESSION_PARTITIONS_MAX: usize = 1_000_000;
+
+const OWN_LIMITS: &str = "max.connections.per.ip.overrides";
 
 const METRICS_LISTENER: &str = "sordini.metrics.listener";
 
@@ -78,6 +80,12 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    /// A host has no address.
+    Host {
+        key: &'static str,
+        host: String,
+        source: io::Error,
+    },
     Controller(replication::error::Error),
     /// The controller does not want this broker.
     Refused(Refusal),
@@ -93,6 +101,9 @@ impl fmt::Display for StartError {
                     f,
                     "cannot serve metrics on {address} ({METRICS_LISTENER}): {source}"
                 )
+            }
+            Self::Host { key, host, source } => {
+                write!(f, "the host {host} of {key} has no address: {source}")
             }
             Self::Controller(err) => write!(f, "the controller does not start: {err}"),
             Self::Refused(refusal) => {
@@ -127,6 +138,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// The same with its logs on any disk. The controller's database is on the machine's own, whatever is said.
 pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, StartError> {
     let now = clock::now();
+    let own_limits = own_limits(&config).await?;
     let cluster_id = cluster_id(&*disk, &config)?;
     let shares = Shares::of_process(config.log_dirs.len());
     let (directories, unusable) = open_directories(&disk, &config, &cluster_id, shares.files, now)?;
@@ -185,7 +197,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
             config.max_incremental_fetch_session_cache_slots,
             SESSION_PARTITIONS_MAX,
         )),
-        connections: Arc::new(Connections::new(shares.connections)),
+        connections: Arc::new(Connections::new(shares.connections, own_limits)),
         group_threads: Threads::new(config.groups.background_threads),
         config: shared_config,
         fixed_config: config,
@@ -383,6 +395,18 @@ async fn bind_metrics(config: &Config) -> Result<Option<metrics::Endpoint>, Star
         }
         Err(source) => Err(StartError::Metrics { address, source }),
     }
+}
+
+/// Looks up whose connections have a limit of their own.
+async fn own_limits(config: &Config) -> Result<OwnLimits, StartError> {
+    let limits = config.max_connections_per_ip_overrides.clone();
+    let looked_up = tokio::task::spawn_blocking(move || OwnLimits::resolve(&limits));
+    let resolved = looked_up.await.expect("looking up does not panic");
+    resolved.map_err(|Unresolved { host, source }| StartError::Host {
+        key: OWN_LIMITS,
+        host,
+        source,
+    })
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {

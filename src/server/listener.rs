@@ -1,13 +1,14 @@
 //! Accepting connections, within `max.connections` and `max.connections.per.ip`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -79,7 +80,12 @@ impl Listener {
                 () = &mut stopping => return,
             };
             match accepted {
-                Ok((socket, peer)) => self.accept(&broker, &counts, socket, peer),
+                Ok((socket, peer)) => {
+                    // A socket that takes both kinds of address shows IPv4 ones as IPv6 ones, which nobody
+                    // writes into a configuration or recognises in a list of members.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    self.accept(&broker, &counts, socket, peer);
+                }
                 Err(err) => {
                     // Out of descriptors, usually: there is nothing to do but to wait for some.
                     warn!(listener = &*self.name, %err, "cannot accept a connection");
@@ -99,7 +105,10 @@ impl Listener {
         let config = broker.config();
         let limits = Limits {
             all: config.max_connections,
-            from_one_ip: config.max_connections_from(&peer.ip()),
+            from_one_ip: broker
+                .connections()
+                .own_limit(&peer.ip())
+                .unwrap_or(config.max_connections_per_ip),
         };
         let Some(seat) = broker.connections().sit_down(peer.ip(), limits) else {
             counts.refused.fetch_add(1, Relaxed);
@@ -159,11 +168,41 @@ fn bind(address: SocketAddr, sockets: Sockets) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Limits on connections that hold for one address each, instead of `max.connections.per.ip`.
+#[derive(Debug, Default)]
+pub(crate) struct OwnLimits(HashMap<IpAddr, usize>);
+
+impl OwnLimits {
+    /// Looks the hosts up, which may take a while. One without an address is an error, as in Kafka: its limit would
+    /// do nothing.
+    pub(crate) fn resolve(limits: &BTreeMap<String, usize>) -> Result<Self, Unresolved> {
+        let mut own = HashMap::new();
+        for (host, limit) in limits {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            let found = (bare, 0).to_socket_addrs().map_err(|source| Unresolved {
+                host: host.clone(),
+                source,
+            })?;
+            own.extend(found.map(|found| (found.ip().to_canonical(), *limit)));
+        }
+        Ok(Self(own))
+    }
+}
+
+/// A host of `max.connections.per.ip.overrides` that has no address.
+#[derive(Debug)]
+pub(crate) struct Unresolved {
+    pub(crate) host: String,
+    pub(crate) source: io::Error,
+}
+
 /// Who is connected, counted.
 #[derive(Debug)]
 pub(crate) struct Connections {
     /// For more there are no file descriptors.
     max: usize,
+    /// `max.connections.per.ip.overrides`.
+    own_limits: ArcSwap<OwnLimits>,
     seats: Mutex<Seats>,
     /// Woken when the last connection has ended.
     empty: Notify,
@@ -193,12 +232,22 @@ pub(crate) struct Seat {
 }
 
 impl Connections {
-    pub(crate) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize, own_limits: OwnLimits) -> Self {
         Self {
             max,
+            own_limits: ArcSwap::from_pointee(own_limits),
             seats: Mutex::default(),
             empty: Notify::new(),
         }
+    }
+
+    /// From now on these hold, for those who come.
+    pub(crate) fn set_own_limits(&self, limits: OwnLimits) {
+        self.own_limits.store(Arc::new(limits));
+    }
+
+    fn own_limit(&self, address: &IpAddr) -> Option<usize> {
+        self.own_limits.load().0.get(address).copied()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -276,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_again_when_its_connection_ends() {
-        let connections = Arc::new(Connections::new(usize::MAX));
+        let connections = Arc::new(Connections::new(usize::MAX, OwnLimits::default()));
         let limits = Limits {
             all: 3,
             from_one_ip: 2,

@@ -25,7 +25,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
 };
 use protocol::batch::{Batch, Builder};
-use sordini::{Config, Running};
+use sordini::{Config, Running, StartError};
 use storage::disk::{self, Disk};
 use tempfile::TempDir;
 
@@ -62,6 +62,20 @@ impl TestBroker {
         dir: TempDir,
         properties: &[(&str, &str)],
     ) -> TestBroker {
+        Self::try_start_on(disk, dir, properties).expect("the broker starts")
+    }
+
+    /// The same, where it may not start.
+    pub(crate) fn try_start(properties: &[(&str, &str)]) -> Result<TestBroker, StartError> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::try_start_on(disk::real(), dir, properties)
+    }
+
+    fn try_start_on(
+        disk: Arc<dyn Disk>,
+        dir: TempDir,
+        properties: &[(&str, &str)],
+    ) -> Result<TestBroker, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -75,16 +89,14 @@ impl TestBroker {
         ];
         all.extend_from_slice(properties);
         let config = Config::single_node(&all).expect("a valid configuration");
-        let running = runtime
-            .block_on(sordini::start_on(disk, config))
-            .expect("the broker starts");
+        let running = runtime.block_on(sordini::start_on(disk, config))?;
         let address = running.address("PLAINTEXT").expect("the listener is bound");
-        TestBroker {
+        Ok(TestBroker {
             running: Some(running),
             address,
             dir,
             runtime,
-        }
+        })
     }
 
     pub(crate) fn client(&self) -> Client {
