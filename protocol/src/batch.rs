@@ -54,6 +54,19 @@ pub struct Batch {
 impl Batch {
     /// Takes `bytes` as exactly one batch. Allocates and copies nothing; reads every byte once.
     pub fn parse(bytes: Bytes) -> Result<Batch, BatchError> {
+        let batch = Batch::parse_checked(bytes)?;
+        let computed = crc32c::crc32c(&batch.bytes[CRC_START..]);
+        if computed != batch.header.crc {
+            return Err(BatchError::Crc {
+                stored: batch.header.crc,
+                computed,
+            });
+        }
+        Ok(batch)
+    }
+
+    /// As [`Self::parse`], of bytes whose CRC was found right a moment ago: it is not computed again.
+    pub fn parse_checked(bytes: Bytes) -> Result<Batch, BatchError> {
         let header = Header::parse(&bytes)?;
         if header.size > bytes.len() {
             return Err(BatchError::TooShort {
@@ -63,13 +76,6 @@ impl Batch {
         }
         if header.size < bytes.len() {
             return Err(BatchError::Trailing(bytes.len() - header.size));
-        }
-        let computed = crc32c::crc32c(&bytes[CRC_START..]);
-        if computed != header.crc {
-            return Err(BatchError::Crc {
-                stored: header.crc,
-                computed,
-            });
         }
         Ok(Batch { header, bytes })
     }

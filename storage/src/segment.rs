@@ -305,6 +305,14 @@ impl Segment {
         Ok(())
     }
 
+    /// Starts writing the log file to the disk, without waiting for it.
+    pub(crate) fn start_writeback(&self) {
+        if let Ok(file) = self.log.get(&self.place) {
+            // A hint: what fails here fails again, and is seen, in the sync that follows.
+            let _ = file.start_writeback();
+        }
+    }
+
     /// Where a transaction began that is aborted below the recovery point, no scan looks for any
     /// more, and producer snapshots know only those that are open.
     pub(crate) fn sync_aborted(&self) -> Result<(), Error> {

@@ -7,7 +7,7 @@ mod faulty;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -161,6 +161,51 @@ fn content(log: &Log) -> Content {
         };
     }
     content
+}
+
+/// A damaged record in a copy would have a right CRC, and be believed for ever.
+#[test]
+fn a_damaged_batch_stops_compaction_and_the_log_stays_as_it_is() {
+    for is_cleaned in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = open(disk::real(), dir.path());
+        let log = directory.open_log(NAME, config(), NOW).unwrap();
+        let fill = || {
+            for at in 0..100 {
+                let key = format!("key-{}", at % 10);
+                log.append(&keyed(NOW, &[(&key, Some("value"))]), 0, NOW)
+                    .unwrap();
+            }
+            seal(&log, NOW);
+        };
+        fill();
+        if is_cleaned {
+            // The first pass does not look there any more.
+            compact(&directory, &log, NOW);
+        }
+        let segments = std::fs::read_dir(dir.path().join(NAME)).unwrap();
+        let mut segments: Vec<_> = segments.map(|entry| entry.unwrap().path()).collect();
+        segments.sort();
+        let has_batches = |path: &&PathBuf| {
+            path.extension().is_some_and(|suffix| suffix == "log")
+                && path.metadata().unwrap().len() > 0
+        };
+        let path = segments.iter().find(has_batches).unwrap();
+        let mut damaged = std::fs::read(path).unwrap();
+        let in_the_last_record = damaged.len() - 4;
+        damaged[in_the_last_record] ^= 1;
+        std::fs::write(path, &damaged).unwrap();
+        fill();
+
+        let cleaned = directory.cleaned_offset(NAME);
+        let dirty = log.dirty(cleaned, log.end_offset(), NOW).unwrap();
+        let refused = log
+            .compact(&dirty, &SETTINGS, NOW, &mut |_| Flow::Continue)
+            .unwrap_err();
+        let reason = "the batch's CRC is wrong";
+        assert!(refused.to_string().contains(reason), "{refused}");
+        assert_eq!(std::fs::read(path).unwrap(), damaged);
+    }
 }
 
 /// Random keys and deletions, several rounds, restarts: after each compaction a reader has what one has

@@ -26,6 +26,9 @@ use crate::{
     segment::{Active, Segment},
 };
 
+/// The disk begins to write a copy whenever it has grown by as much, so that the sync at its end waits for little.
+const WRITEBACK_INTERVAL: u64 = 32 << 20;
+
 /// Stopped, or of no use any more.
 struct Stopped;
 
@@ -423,7 +426,9 @@ impl Run<'_> {
             let segment_end = sources.get(at + 1).map_or(end, |next| next.base_offset);
             let from = segment.base_offset;
             transactions.announce(self.log.aborted(from, segment_end, self.time.now)?);
-            let mut source = Source::new(segment, 0, self.settings.buffer_bytes)?;
+            // The first pass has been there.
+            let checked = self.dirty.first_dirty..self.keys_end;
+            let mut source = Source::new(segment, 0, self.settings.buffer_bytes)?.trusting(checked);
             while let Some(batch) = source.next()? {
                 let read = source.take_read();
                 if read > 0 {
@@ -515,7 +520,11 @@ impl Run<'_> {
         let parts = &mut [IoSlice::new(&out.bytes)];
         copy.append(parts, out.headers.drain(..), &self.config)?;
         out.bytes.clear();
+        let written_before = self.done.bytes_written;
         self.done.bytes_written += size as u64;
+        if written_before / WRITEBACK_INTERVAL < self.done.bytes_written / WRITEBACK_INTERVAL {
+            copy.segment.start_writeback();
+        }
         Ok(self.paced(size))
     }
 }

@@ -138,11 +138,8 @@ impl Log {
     /// Starts writing to the disk what is not there, without waiting for it.
     pub(crate) fn start_writeback(&self) {
         let newest = self.view().segments.values().next_back().cloned();
-        if let Some(segment) = newest
-            && let Ok(file) = segment.log.get(&self.place)
-        {
-            // A hint: what fails here fails again, and is seen, in the sync that follows.
-            let _ = file.start_writeback();
+        if let Some(segment) = newest {
+            segment.start_writeback();
         }
     }
 }
