@@ -61,7 +61,7 @@ impl Sizes {
                 load_bytes: 2 * GB,
                 small_records: 5_000_000,
                 flushed_bytes: 250 * MB,
-                latency_records: 15_000,
+                latency_records: 45_000,
                 cold_bytes: 8 * GB,
                 tail_seconds: 10,
                 start_partitions: 1_000,

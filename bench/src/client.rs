@@ -43,10 +43,10 @@ impl Load<'_> {
     }
 }
 
-pub(crate) fn config(broker: &Broker, settings: &[(&str, &str)]) -> ClientConfig {
+pub(crate) fn config(address: &str, settings: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
-        .set("bootstrap.servers", broker.address())
+        .set("bootstrap.servers", address)
         .set("broker.address.family", "v4");
     for (key, value) in settings {
         config.set(*key, *value);
@@ -70,7 +70,7 @@ pub(crate) fn create_topics(
     partitions: i32,
     settings: &[(&str, &str)],
 ) -> Result<()> {
-    let admin: AdminClient<DefaultClientContext> = config(broker, &[]).create()?;
+    let admin: AdminClient<DefaultClientContext> = config(&broker.address(), &[]).create()?;
     let options = AdminOptions::new()
         .request_timeout(Some(PATIENCE))
         .operation_timeout(Some(PATIENCE));
@@ -95,7 +95,7 @@ pub(crate) fn configure_topic(
     topic: &str,
     settings: &[(&str, &str)],
 ) -> Result<()> {
-    let admin: AdminClient<DefaultClientContext> = config(broker, &[]).create()?;
+    let admin: AdminClient<DefaultClientContext> = config(&broker.address(), &[]).create()?;
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let topic = AlterConfig::new(ResourceSpecifier::Topic(topic));
     let topic = settings
@@ -109,7 +109,7 @@ pub(crate) fn configure_topic(
 
 /// How many partitions have a leader, all topics together.
 pub(crate) fn led_partitions(broker: &Broker) -> Result<usize> {
-    let client: BaseConsumer = config(broker, &[]).create()?;
+    let client: BaseConsumer = config(&broker.address(), &[]).create()?;
     let metadata = client.fetch_metadata(None, PATIENCE)?;
     let partitions = metadata
         .topics()
@@ -152,7 +152,7 @@ pub(crate) fn produce_with_keys(
     load: Load<'_>,
     key_of: impl Fn(u64) -> u64,
 ) -> Result<Duration> {
-    let mut config = config(broker, load.settings);
+    let mut config = config(&broker.address(), load.settings);
     // Enough for every batch to be full: the broker is to be measured, not the client's queue.
     config
         .set("queue.buffering.max.messages", "500000")
@@ -212,8 +212,8 @@ pub(crate) fn produce_with_keys(
 
 /// Reads that many records of partition 0 from its beginning and returns how long it took from the
 /// first to the last.
-pub(crate) fn consume(broker: &Broker, topic: &str, records: u64) -> Result<Duration> {
-    let consumer = consumer(broker, topic, Offset::Beginning)?;
+pub(crate) fn consume(address: &str, topic: &str, records: u64) -> Result<Duration> {
+    let consumer = consumer(address, topic, Offset::Beginning)?;
     let mut begin = None;
     for _ in 0..records {
         next(&consumer)?;
@@ -223,9 +223,9 @@ pub(crate) fn consume(broker: &Broker, topic: &str, records: u64) -> Result<Dura
 }
 
 /// A consumer of partition 0 alone. librdkafka wants the name of a group even where none is used.
-pub(crate) fn consumer(broker: &Broker, topic: &str, from: Offset) -> Result<BaseConsumer> {
+pub(crate) fn consumer(address: &str, topic: &str, from: Offset) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = config(
-        broker,
+        address,
         &[("group.id", "bench"), ("enable.auto.commit", "false")],
     )
     .create()?;

@@ -24,6 +24,8 @@ mod kafka;
 mod machine;
 mod probe;
 mod process;
+mod quiet;
+mod reader;
 mod report;
 mod rows;
 mod stats;
@@ -60,6 +62,9 @@ struct Options {
     /// Write the tables into BENCHMARKS.md, as `all` does by itself
     #[arg(long)]
     write: bool,
+    /// Be the reader of the tail's row
+    #[arg(long = reader::OPTION, hide = true, num_args = 3)]
+    reader: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +97,13 @@ enum Size {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    let outcome = if options.reader.is_empty() {
+        run(&options)
+    } else {
+        reader::run(&options.reader)
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("sordini-bench: {err}");

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{libc, unistd::sync};
+use nix::{errno::Errno, libc};
 
 use crate::{Result, stats::quantile};
 
@@ -24,20 +24,46 @@ pub(crate) struct Lateness {
     pub(crate) p999: f64,
 }
 
-/// Does `work` on a machine that has written back what was dirty and whose processors stay awake.
-pub(crate) fn quietly<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Lateness)> {
-    sync();
+/// Does `work`, and looks meanwhile how late the machine wakes a thread.
+pub(crate) fn with_lateness<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Lateness)> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| sleep_and_look(&done));
+        let outcome = work();
+        done.store(true, Ordering::Release);
+        let lateness = sleeper.join().map_err(|_| "the sleeping thread panicked")?;
+        Ok((outcome?, lateness))
+    })
+}
+
+// Microseconds far below 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn sleep_and_look(done: &AtomicBool) -> Lateness {
+    let mut late = Vec::new();
+    while !done.load(Ordering::Acquire) {
+        let begin = Instant::now();
+        thread::sleep(NAP);
+        let over = begin.elapsed().saturating_sub(NAP);
+        late.push(u64::try_from(over.as_micros()).unwrap_or(u64::MAX));
+    }
+    let mut at = |share| quantile(&mut late, share) as f64 / 1e3;
+    Lateness {
+        p99: at(0.99),
+        p999: at(0.999),
+    }
+}
+
+/// Does `work` while no processor falls asleep.
+pub(crate) fn awake<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = AtomicBool::new(false);
     let processors = thread::available_parallelism()?.get();
     thread::scope(|scope| {
         for _ in 0..processors {
             scope.spawn(|| keep_awake(&done));
         }
-        let sleeper = scope.spawn(|| sleep_and_look(&done));
         let outcome = work();
         done.store(true, Ordering::Release);
-        let lateness = sleeper.join().map_err(|_| "the sleeping thread panicked")?;
-        Ok((outcome?, lateness))
+        outcome
     })
 }
 
@@ -57,22 +83,6 @@ pub(crate) fn give_way() -> Result<()> {
     let lowest = libc::sched_param { sched_priority: 0 };
     // SAFETY: reads `lowest`, changes how the calling thread is scheduled, and touches no other memory of ours.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const lowest) };
-    nix::errno::Errno::result(done)?;
+    Errno::result(done)?;
     Ok(())
-}
-
-// Microseconds far below 2^53.
-#[allow(clippy::cast_precision_loss)]
-fn sleep_and_look(done: &AtomicBool) -> Lateness {
-    let mut late = Vec::new();
-    while !done.load(Ordering::Acquire) {
-        let begin = Instant::now();
-        thread::sleep(NAP);
-        late.push(u64::try_from((begin.elapsed() - NAP).as_micros()).unwrap_or(u64::MAX));
-    }
-    let mut at = |share| quantile(&mut late, share) as f64 / 1e3;
-    Lateness {
-        p99: at(0.99),
-        p999: at(0.999),
-    }
 }

@@ -36,8 +36,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         client::produce(broker, load)?;
     }
     let runs = in_turns(&mut brokers, bench.runs, |_, broker| {
-        client::consume(broker, TOPIC, records)?;
-        let (elapsed, cpu_time) = broker.cpu_time_of(|| client::consume(broker, TOPIC, records))?;
+        client::consume(&broker.address(), TOPIC, records)?;
+        let (elapsed, cpu_time) =
+            broker.cpu_time_of(|| client::consume(&broker.address(), TOPIC, records))?;
         Ok(Run { elapsed, cpu_time })
     })?;
     drop(brokers);

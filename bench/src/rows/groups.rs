@@ -183,7 +183,7 @@ fn commit_all<C: Committer>(
 
 fn librdkafka(broker: &Broker, group: &str) -> Result<BaseConsumer> {
     let settings = [("group.id", group), ("enable.auto.commit", "false")];
-    Ok(client::config(broker, &settings).create()?)
+    Ok(client::config(&broker.address(), &settings).create()?)
 }
 
 impl Committer for BaseConsumer {

@@ -143,7 +143,7 @@ fn first_record(bench: &Bench, broker: &Broker, protocol: &str, turn: u32) -> Re
             ("auto.offset.reset", "earliest"),
             ("enable.auto.commit", "false"),
         ];
-        let consumer: BaseConsumer = client::config(broker, &settings).create()?;
+        let consumer: BaseConsumer = client::config(&broker.address(), &settings).create()?;
         let begin = Instant::now();
         consumer.subscribe(&[READ])?;
         client::next(&consumer)?;

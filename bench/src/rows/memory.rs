@@ -83,7 +83,7 @@ fn idle_and_loaded(bench: &Bench, side: Side) -> Result<(f64, f64)> {
     };
     client::create_topic(&broker, TOPIC, 1, &[])?;
     client::produce(&broker, load)?;
-    client::consume(&broker, TOPIC, records)?;
+    client::consume(&broker.address(), TOPIC, records)?;
     thread::sleep(SETTLE);
     Ok((idle / 1024.0, resident_kib(&broker)? / 1024.0))
 }

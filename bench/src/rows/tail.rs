@@ -2,8 +2,8 @@
 //!
 //! A broker whose network thread waits for the disk makes everybody wait who shares that thread
 //! (KAFKA-7504). The tail gets a record every millisecond and its latency is from `produce` to `poll`,
-//! both in this process. The reader has the lowest priority, so that what the tail feels comes from
-//! the broker and not from a second client on the same cores.
+//! both in this process. The reader is another process that gives way to everybody, so that what the tail feels comes
+//! from the broker and not from a second client on the same cores.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use std::{
 
 use nix::{
     fcntl::{PosixFadviseAdvice, posix_fadvise},
-    libc,
+    unistd::sync,
 };
 use rdkafka::{
     Message, Offset,
@@ -29,6 +29,8 @@ use crate::{
     broker::Broker,
     client::{self, Load},
     process,
+    quiet::with_lateness,
+    reader::read_in_background,
     report::{Measured, Wanted},
     stats::quantile,
     turns::in_turns,
@@ -48,6 +50,9 @@ struct Run {
     reader_mb_per_second: f64,
     /// How much of what the reader got came from the disk.
     cold_share: f64,
+    /// How late a thread that only sleeps was woken meanwhile, 99th percentile.
+    late_alone_ms: f64,
+    late_beside_reader_ms: f64,
 }
 
 pub(super) fn measure(bench: &Bench) -> Result<Measured> {
@@ -101,6 +106,18 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
             |run| run.cold_share,
             Wanted::Nothing,
         ),
+        runs.row(
+            "for comparison: how late a sleeping thread is woken, alone",
+            "ms",
+            |run| run.late_alone_ms,
+            Wanted::Nothing,
+        ),
+        runs.row(
+            "the same beside the reader",
+            "ms",
+            |run| run.late_beside_reader_ms,
+            Wanted::Nothing,
+        ),
     ];
     // Far below 2^53.
     #[allow(clippy::cast_precision_loss)]
@@ -116,29 +133,36 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
 #[allow(clippy::cast_precision_loss)]
 fn measure_once(bench: &Bench, broker: &Broker, load: Load<'_>) -> Result<Run> {
     evict(&broker.partition_dir(COLD, 0))?;
-    let (alone, ()) = tail_p99(broker, || {
-        thread::sleep(Duration::from_secs(bench.sizes.tail_seconds));
-        Ok(())
+    // What the other broker has left to be written back is not ours to wait for.
+    sync();
+    let ((alone, ()), late_alone) = with_lateness(|| {
+        tail_p99(broker, || {
+            thread::sleep(Duration::from_secs(bench.sizes.tail_seconds));
+            Ok(())
+        })
     })?;
     let read_before = process::disk_read_bytes(broker.pid())?;
-    let (beside_reader, elapsed) = tail_p99(broker, || read_politely(broker, load.records))?;
+    let ((beside_reader, elapsed), late_beside_reader) =
+        with_lateness(|| tail_p99(broker, || read_in_background(broker, COLD, load.records)))?;
     let from_disk = process::disk_read_bytes(broker.pid())? - read_before;
     Ok(Run {
         alone_ms: alone as f64 / 1e3,
         beside_reader_ms: beside_reader as f64 / 1e3,
         reader_mb_per_second: load.bytes() as f64 / 1e6 / elapsed.as_secs_f64(),
         cold_share: from_disk as f64 / load.bytes() as f64,
+        late_alone_ms: late_alone.p99,
+        late_beside_reader_ms: late_beside_reader.p99,
     })
 }
 
 /// The 99th percentile in microseconds of the records sent while `meanwhile` ran, and what that returned.
 fn tail_p99<T>(broker: &Broker, meanwhile: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
     let producer: BaseProducer =
-        client::config(broker, &[("linger.ms", "0"), ("acks", "1")]).create()?;
+        client::config(&broker.address(), &[("linger.ms", "0"), ("acks", "1")]).create()?;
     let (_, end) = producer
         .client()
         .fetch_watermarks(TAIL, 0, Duration::from_secs(30))?;
-    let consumer = client::consumer(broker, TAIL, Offset::Offset(end))?;
+    let consumer = client::consumer(&broker.address(), TAIL, Offset::Offset(end))?;
     let clock = Instant::now();
     let sent = AtomicU64::new(0);
     let done = AtomicBool::new(false);
@@ -227,18 +251,6 @@ fn consumer_is_late(clock: Instant, latencies: &[(Duration, Duration)]) -> bool 
         .map(|(sent_at, latency)| *sent_at + *latency)
         .unwrap_or_default();
     clock.elapsed() > last + Duration::from_secs(30)
-}
-
-/// Reads the cold topic on a thread of the lowest priority, which librdkafka's threads inherit.
-fn read_politely(broker: &Broker, records: u64) -> Result<Duration> {
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            // SAFETY: changes a number of the calling thread and touches no memory of ours.
-            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
-            client::consume(broker, COLD, records)
-        });
-        reader.join().map_err(|_| "the reader's thread panicked")?
-    })
 }
 
 /// Takes a partition's files out of the page cache: written back first, since dirty pages stay.

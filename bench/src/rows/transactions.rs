@@ -100,7 +100,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
 #[allow(clippy::cast_precision_loss)]
 fn measure_once(transactions: u32, broker: &Broker) -> Result<Run> {
     let settings = [("transactional.id", "bench"), ("linger.ms", "0")];
-    let producer: BaseProducer = client::config(broker, &settings).create()?;
+    let producer: BaseProducer = client::config(&broker.address(), &settings).create()?;
     producer.init_transactions(PATIENCE)?;
     let value = vec![b'x'; RECORD_SIZE];
     let mut commits = Vec::new();
@@ -120,7 +120,7 @@ fn measure_once(transactions: u32, broker: &Broker) -> Result<Run> {
     transact(warm_up)?;
     let (elapsed, cpu_time) = broker.cpu_time_of(|| transact(transactions))?;
 
-    let consumer = client::consumer(broker, INPUT, Offset::Beginning)?;
+    let consumer = client::consumer(&broker.address(), INPUT, Offset::Beginning)?;
     let transform = |count: u32| {
         let begin = Instant::now();
         for _ in 0..count {
