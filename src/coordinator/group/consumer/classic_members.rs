@@ -18,6 +18,7 @@ use kafka_protocol::messages::{
     LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, leave_group_response::MemberResponse,
 };
 use protocol::error::ErrorCode;
+use replication::cluster::ClusterImage;
 
 use super::{
     ConsumerGroup, Timer,
@@ -238,6 +239,7 @@ impl GroupCoordinator {
             },
             State::Stable | State::Unknown => false,
         };
+        let has_a_step = has_a_step || self.has_to_compute(&group_id, env);
         let answer = if has_a_step {
             self.call_to_join(&group_id, &member_id, &member, env);
             Err(ErrorCode::RebalanceInProgress)
@@ -245,6 +247,26 @@ impl GroupCoordinator {
             Ok(Response::Heartbeat(HeartbeatResponse::default()))
         };
         Effects::answer(ticket, answer)
+    }
+
+    /// Has a classic member to join for the others' sake, so that it is computed who is to have what? Where there are
+    /// members of the consumer protocol one of their heartbeats does that. Apache Kafka calls nobody: where the group
+    /// may not become a classic one, what the last of them had is read by nobody there until somebody joins.
+    fn has_to_compute(&mut self, group_id: &Arc<str>, env: &Env<'_>) -> bool {
+        let Some(Group::Consumer(group)) = self.groups.get_mut(group_id) else {
+            return false;
+        };
+        if group.is_computed(env.image) || !group.members.values().all(Member::is_classic) {
+            return false;
+        }
+        if !group.has_looked_at(env.image) {
+            let hashed = group.hash_after(&BTreeMap::new(), env.image);
+            if hashed.hash == group.metadata_hash {
+                // Nothing of what this group reads has changed, and the next heartbeat need not look again.
+                group.looked.hashed = Some(hashed);
+            }
+        }
+        !group.is_computed(env.image) && group.may_compute(group_id, env)
     }
 
     /// Members of both protocols can be taken out in this way, and by their instance id alone.
@@ -392,6 +414,11 @@ impl ConsumerGroup {
                 Ok(known())
             }
         }
+    }
+
+    /// Is everybody's target that of the group's last epoch, and this of the topics as they are?
+    fn is_computed(&self, image: &ClusterImage) -> bool {
+        self.epoch <= self.target_epoch && self.has_looked_at(image)
     }
 
     /// Has another still what this member waits for?

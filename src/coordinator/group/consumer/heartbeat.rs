@@ -305,6 +305,12 @@ impl ConsumerGroup {
         })
     }
 
+    /// Is it long enough ago that it was computed who is to have what?
+    pub(super) fn may_compute(&self, group_id: &str, env: &Env<'_>) -> bool {
+        let interval_ms = i64::from(config(group_id, env).assignment_interval_ms);
+        self.target_timestamp + interval_ms <= env.now
+    }
+
     /// Decides what comes of a member saying `about` of itself.
     pub(super) fn step(
         &self,
@@ -375,8 +381,7 @@ impl ConsumerGroup {
         let former = replaces.as_ref().unwrap_or(member_id);
         let mut target = self.targets.get(former).cloned().unwrap_or_default();
         let mut target_epoch = self.target_epoch;
-        let interval_ms = i64::from(config(group_id, env).assignment_interval_ms);
-        if target_epoch < epoch && self.target_timestamp + interval_ms <= env.now {
+        if target_epoch < epoch && self.may_compute(group_id, env) {
             let targets = self.assign(member_id, &about, replaces.as_ref(), env);
             target_epoch = epoch;
             target = Arc::default();

@@ -1095,6 +1095,65 @@ fn groups_that_cannot_be_upgraded_stay_what_they_are() {
     );
 }
 
+/// The group may not become a classic one, and nobody is left whose heartbeats compute who is to have what. Apache Kafka
+/// 4.4.0 answers the classic members as if nothing were wrong then, and what the others had is read by nobody until
+/// somebody joins.
+#[test]
+fn classic_members_that_are_alone_are_called_to_what_the_others_had() {
+    let script = "topic T 2
+         B join T = 2 [T0 T1]
+         wait 1000
+         classic a join T = a 3
+         B 2 = 2 [T0]
+         B 2 owns T0 = 3
+         classic a beat 3 = RebalanceInProgress
+         classic a join T = a 3
+         classic a sync 3 = [T1]
+         classic a beat 3 = ok
+         B leave = -1
+         group = Assigning 4/3 a*@3[T1]
+         classic a beat 3 = ok
+         wait 1000
+         classic a beat 3 = RebalanceInProgress
+         classic a join T owns T1 = a 4
+         classic a sync 4 = [T0 T1]
+         classic a beat 4 = ok
+         wait 1000
+         topic U 1
+         classic a beat 4 = ok
+         topic T 3
+         classic a beat 4 = RebalanceInProgress
+         classic a join T owns T0 T1 = a 5
+         classic a sync 5 = [T0 T1 T2]
+         classic a beat 5 = ok
+         group = Stable 5/5 a*@5[T0 T1 T2]
+         reload
+         classic a beat 5 = ok";
+    for policy in ["upgrade", "disabled"] {
+        check_with(&[("group.consumer.migration.policy", policy)], script);
+    }
+}
+
+/// Heartbeats of the consumer protocol compute it then, and nobody else is called for that.
+#[test]
+fn classic_members_wait_for_others_to_compute_what_everybody_is_to_have() {
+    check(
+        "topic T 2
+         B join T = 2 [T0 T1]
+         wait 1000
+         classic a join T = a 3
+         B 2 = 2 [T0]
+         B 2 owns T0 = 3
+         classic a beat 3 = RebalanceInProgress
+         classic a join T = a 3
+         wait 1000
+         topic T 3
+         classic a beat 3 = ok
+         B 3 = 4 [T0 T2]
+         classic a beat 3 = RebalanceInProgress",
+    );
+}
+
 #[test]
 fn a_classic_member_joins_and_is_the_last_to_stay() {
     check(
