@@ -32,6 +32,7 @@ const LENGTH_MAX: usize = i16::MAX as usize;
 /// The topics that an expression matched when it was resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Resolved {
+    /// In their order, each once.
     pub(super) topics: Arc<[Arc<str>]>,
     /// Offset of the newest metadata record that was known then.
     pub(super) version: i64,
@@ -129,6 +130,11 @@ impl Resolved {
         }
     }
 
+    pub(super) fn has(&self, topic: &str) -> bool {
+        let place = self.topics.binary_search_by(|name| (**name).cmp(topic));
+        place.is_ok()
+    }
+
     pub(super) fn record(&self, group_id: &str, pattern: &str) -> GroupRecord {
         GroupRecord::ConsumerGroupRegularExpression {
             key: key(group_id, pattern),
@@ -141,8 +147,10 @@ impl Resolved {
     }
 
     pub(super) fn of_record(value: ConsumerGroupRegularExpressionValue) -> Self {
+        // Other brokers write them in any order.
+        let topics: BTreeSet<Arc<str>> = value.topics.into_iter().map(Arc::from).collect();
         Self {
-            topics: value.topics.into_iter().map(Arc::from).collect(),
+            topics: topics.into_iter().collect(),
             version: value.version,
             timestamp: value.timestamp,
         }

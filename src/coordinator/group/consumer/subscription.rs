@@ -173,7 +173,7 @@ impl ConsumerGroup {
         // What has not been resolved may match anything.
         let matches = |pattern| {
             let resolved = self.regexes.get(pattern);
-            resolved.is_none_or(|it| it.topics.iter().any(|name| **name == *topic))
+            resolved.is_none_or(|it| it.has(topic))
         };
         self.subscriptions.topics.contains_key(topic) || self.patterns().any(matches)
     }

@@ -9,15 +9,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         ConsumerGroupHeartbeatRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-        LeaveGroupRequest, SyncGroupRequest, TopicName,
+        LeaveGroupRequest, OffsetDeleteRequest, SyncGroupRequest, TopicName,
         consumer_group_heartbeat_request::TopicPartitions,
-        join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity,
+        join_group_request::JoinGroupRequestProtocol,
+        leave_group_request::MemberIdentity,
+        offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
         sync_group_request::SyncGroupRequestAssignment,
     },
     protocol::StrBytes,
@@ -1395,6 +1398,46 @@ fn an_expression_that_has_not_been_resolved_may_match_anything() {
 
 /// What expressions match was once taken for looked up when it could not be written down, and new topics waited for
 /// ten minutes. Looked up at each heartbeat it would be the broker that waits.
+/// Whoever may ask names as many topics as a request holds. Each was once looked for among all that the expressions of
+/// the group matched, which took half a minute here, and nobody else's requests were served meanwhile.
+#[test]
+fn offsets_are_deleted_in_no_time_however_much_expressions_match() {
+    let mut world = World::new(&[]);
+    let topics = (0..5000).map(|at| {
+        MetadataRecord::Topic(TopicRecord {
+            name: format!("topic-{at}"),
+            topic_id: Uuid::from_u128(at + 1),
+        })
+    });
+    world.change_image(topics.collect());
+    assert_eq!(
+        heartbeat(&mut world, "A", &["join", "regex=topic-.*"]),
+        "1 []"
+    );
+    world.pass(0);
+    let mut ask = |name: &str, count: usize| {
+        let partition = OffsetDeleteRequestPartition::default();
+        let topic = OffsetDeleteRequestTopic::default()
+            .with_name(TopicName(text(name)))
+            .with_partitions(vec![partition]);
+        let delete = OffsetDeleteRequest::default()
+            .with_group_id(GroupId(text(GROUP)))
+            .with_topics(vec![topic; count]);
+        let began = Instant::now();
+        let Ok(Response::DeleteOffsets(answer)) = world.ask(Request::DeleteOffsets(delete)) else {
+            panic!("offsets may be deleted while the group lives");
+        };
+        let topics = answer.topics.iter();
+        let codes = topics.map(|topic| topic.partitions[0].error_code);
+        (codes.collect::<Vec<_>>(), began.elapsed())
+    };
+    let refused = ErrorCode::GroupSubscribedToTopic.code();
+    assert_eq!(ask("topic-4999", 2).0, [refused; 2]);
+    let (codes, took) = ask("another", 600_000);
+    assert!(codes.len() == 600_000 && codes.iter().all(|code| *code == 0));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
 #[test]
 fn expressions_whose_topics_could_not_be_written_down_are_resolved_again() {
     check(

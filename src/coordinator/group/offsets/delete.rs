@@ -2,7 +2,7 @@
 //!
 //! What is pending goes as well: its transaction may end as it likes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kafka_protocol::{
     messages::{
@@ -38,9 +38,14 @@ impl GroupCoordinator {
             return Effects::answer(ticket, Err(code));
         }
         let mut records = Vec::new();
+        // Everything is looked for and written down once, however often it is named.
+        let mut subscribed_to: HashMap<&str, bool> = HashMap::new();
+        let mut deleted: HashSet<(&str, i32)> = HashSet::new();
         let mut topics = Vec::with_capacity(delete.topics.len());
         for topic in &delete.topics {
-            let subscribed = group.is_subscribed_to(&topic.name);
+            let subscribed = *subscribed_to
+                .entry(&topic.name)
+                .or_insert_with(|| group.is_subscribed_to(&topic.name));
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {
                 let index = partition.partition_index;
@@ -48,7 +53,9 @@ impl GroupCoordinator {
                     OffsetDeleteResponsePartition::default().with_partition_index(index);
                 if subscribed {
                     answer.error_code = ErrorCode::GroupSubscribedToTopic.code();
-                } else if self.has_offset(group_id, &topic.name, index) {
+                } else if self.has_offset(group_id, &topic.name, index)
+                    && deleted.insert((&topic.name, index))
+                {
                     records.push(tombstone(group_id, &topic.name, index));
                 }
                 partitions.push(answer);

@@ -74,6 +74,16 @@ fn members_commit_in_their_generation_and_nobody_else_does() {
     );
 }
 
+/// Apache Kafka writes a tombstone for each; nobody sees the difference but the log.
+#[test]
+fn what_is_deleted_twice_in_a_request_is_written_down_once() {
+    check(
+        "commit g t-0=1 t-1=1           = ok | g:t-0=1 g:t-1=1
+         delete-offsets g t-0 t-1 t-0 t-2 t-2 = ok | g:t-0=gone g:t-1=gone
+         fetch g                        = none",
+    );
+}
+
 #[test]
 fn offsets_of_what_members_read_cannot_be_deleted() {
     check(
