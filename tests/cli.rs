@@ -62,6 +62,19 @@ fn every_wrong_value_is_named_before_anything_is_opened() {
     );
 }
 
+/// The old name of the number counts as long as nobody has used the new one.
+#[test]
+fn a_node_may_be_numbered_by_its_old_name() {
+    let output = sordini(&["config", "--override", "broker.id=5"], &[]);
+    assert_eq!(text(&output.stderr), "");
+    shows(&output.stdout, "node.id=5  (--override)");
+    shows(&output.stdout, "broker.id=5  (--override)");
+    let both = ["--override", "broker.id=5", "--override", "node.id=6"];
+    let output = sordini(&[&["config"][..], &both].concat(), &[]);
+    assert_eq!(output.status.code(), Some(CONFIGURATION_IS_WRONG));
+    assert!(text(&output.stderr).contains("node.id is 6, and broker.id must be the same"));
+}
+
 #[test]
 fn unknown_keys_are_warned_of_by_name() {
     let file = Properties::new("nosuch.key=1\n");

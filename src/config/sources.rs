@@ -100,7 +100,10 @@ impl Config {
 /// Says what goes without saying: a node's number under both of its names, and its roles.
 fn complete(fixed: &mut BTreeMap<String, Setting>) {
     for (key, other) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
-        if let Some(setting) = fixed.get(other).filter(|_| !fixed.contains_key(key)) {
+        let is_set = fixed
+            .get(key)
+            .is_some_and(|setting| setting.origin != Origin::BuiltIn);
+        if let Some(setting) = fixed.get(other).filter(|_| !is_set) {
             let setting = setting.clone();
             fixed.insert(key.to_owned(), setting);
         }
