@@ -10,8 +10,7 @@ const PREFIX_SIZE: usize = 4;
 /// skip it, so the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge {
-    /// A negative length, which the first bytes of a TLS hello or of plain text often are, shows
-    /// as 2 GiB and more.
+    /// A negative length shows as 2 GiB and more.
     pub size: usize,
     pub max: usize,
 }
@@ -22,7 +21,25 @@ impl fmt::Display for TooLarge {
             f,
             "a frame of {} bytes was announced, {} are allowed",
             self.size, self.max
-        )
+        )?;
+        match self.other_protocol() {
+            Some(other) => write!(f, ": it looks like {other}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TooLarge {
+    /// What a client speaks that has mistaken the listener, by the bytes that it announced a size with.
+    fn other_protocol(self) -> Option<&'static str> {
+        match &u32::try_from(self.size).ok()?.to_be_bytes() {
+            // A handshake record of SSL 3.0 or any TLS.
+            [0x16, 3, ..] => Some("the hello of TLS, which is not spoken here"),
+            b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"OPTI" | b"PATC" | b"CONN" => {
+                Some("an HTTP request")
+            }
+            _ => None,
+        }
     }
 }
 
@@ -91,6 +108,24 @@ mod tests {
         assert_eq!(wanted(&buffer), 3);
         buffer.extend_from_slice(b"cde and more");
         assert_eq!(wanted(&buffer), 0);
+    }
+
+    #[test]
+    fn what_others_speak_is_named() {
+        for (prefix, word) in [
+            (*b"\x16\x03\x01\x02", "TLS"),
+            (*b"\x16\x03\x03\x00", "TLS"),
+            (*b"GET ", "HTTP"),
+            (*b"POST", "HTTP"),
+        ] {
+            let refused = next(&mut BytesMut::from(&prefix[..]), 100 << 20).unwrap_err();
+            assert!(refused.to_string().contains(word), "{refused}");
+        }
+        let refused = next(&mut BytesMut::from(&[0xff; 4][..]), 3).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "a frame of 4294967295 bytes was announced, 3 are allowed"
+        );
     }
 
     #[test]
