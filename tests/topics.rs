@@ -7,7 +7,8 @@ use common::{Client, TestBroker, batch, topic_name};
 use kafka_protocol::{
     messages::{
         BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
-        DeleteTopicsRequest, DescribeTopicPartitionsRequest, MetadataRequest,
+        DeleteTopicsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+        MetadataRequest,
         create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
         create_topics_response::CreatableTopicResult,
@@ -628,4 +629,50 @@ fn topics_are_described_a_page_at_a_time() {
         assert!(topics.iter().all(|topic| topic.1 == 42), "{topics:?}");
         assert_eq!((topics.len(), next), (2, None));
     }
+}
+
+/// Apache Kafka 4.4.0 calls the coordinators' topics internal before they are there, and makes them for Metadata as
+/// little as any other if topics are not to be made by asking.
+#[test]
+fn what_is_not_to_be_created_by_asking_is_not() {
+    const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    let asked = |client: &mut Client, name: &str, may_create: bool| {
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![topic]))
+            .with_allow_auto_topic_creation(may_create);
+        let answer = client.call(9, &request).topics.remove(0);
+        (answer.error_code, answer.is_internal)
+    };
+    let broker = TestBroker::start_with(&[("auto.create.topics.enable", "false")]);
+    let client = &mut broker.client();
+    for (name, is_internal) in [
+        ("__consumer_offsets", true),
+        ("__transaction_state", true),
+        ("t", false),
+    ] {
+        let expected = (UNKNOWN_TOPIC_OR_PARTITION, is_internal);
+        assert_eq!(asked(client, name, true), expected, "{name}");
+    }
+    // What is created one after the other is there when the last one is.
+    client.create_topic("last", 1);
+    let all = client.call(9, &MetadataRequest::default().with_topics(None));
+    assert_eq!(all.topics.len(), 1, "{all:?}");
+    // Whoever needs a coordinator gets its topic.
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec!["g".into()]);
+    client.call(4, &request);
+    client.create_topic("last-but-one", 1);
+    let expected = (0, true);
+    assert_eq!(asked(client, "__consumer_offsets", true), expected);
+
+    let broker = TestBroker::start();
+    let client = &mut broker.client();
+    asked(client, "__consumer_offsets", false);
+    asked(client, "t", false);
+    client.create_topic("last", 1);
+    let all = client.call(9, &MetadataRequest::default().with_topics(None));
+    assert_eq!(all.topics.len(), 1, "{all:?}");
+    asked(client, "t", true);
+    client.create_topic("last-but-one", 1);
+    assert_eq!(asked(client, "t", true), (0, false));
 }

@@ -66,7 +66,7 @@ pub(crate) fn handle(
             .map(|topic| describe(&image, topic))
             .collect(),
     };
-    if may_create && !missing.is_empty() {
+    if may_create && broker.config().auto_create_topics_enable && !missing.is_empty() {
         broker.create_missing(missing);
     }
     if req.include_topic_authorized_operations {
@@ -189,8 +189,12 @@ fn partition(image: &ClusterImage, index: i32, info: &PartitionInfo) -> Metadata
 fn refuse(asked: MetadataRequestTopic, err: &Error) -> MetadataResponseTopic {
     // Of a topic that was not found by its id, not even the name that was sent is repeated.
     let name = asked.name.filter(|_| !matches!(err, Error::UnknownTopicId));
+    let is_internal = name
+        .as_ref()
+        .is_some_and(|name| topic_name::is_internal(name));
     MetadataResponseTopic::default()
         .with_error_code(err.code().code())
         .with_name(name)
         .with_topic_id(asked.topic_id)
+        .with_is_internal(is_internal)
 }
