@@ -26,7 +26,8 @@ pub enum Exit {
     Usage = 2,
     /// The configuration is wrong or cannot be read. Nothing was opened.
     Configuration = 3,
-    /// A data directory cannot be used: in use, of another cluster, of a newer format, not writable.
+    /// A data directory cannot be used: in use, of another cluster, of a newer format, not writable. Or one without which
+    /// nothing goes on has failed while running, the one with the controller's state among them.
     Directory = 4,
     /// A listener's address cannot be bound.
     Address = 5,
@@ -38,7 +39,7 @@ Exit codes:
   1  failed while running
   2  the command line is wrong
   3  the configuration is wrong or cannot be read; nothing was opened
-  4  a data directory cannot be used
+  4  a data directory cannot be used, or the last one or that of the metadata has failed while running
   5  an address cannot be listened on
 
 Configuration: server.properties as Apache Kafka reads it, then KAFKA_* variables as its image maps them \

@@ -52,7 +52,7 @@ use settings::{Reader, Settings};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub node_id: i32,
-    /// What `CLUSTER_ID` says. A directory that has been formatted knows better.
+    /// What `CLUSTER_ID` says. A directory of another cluster is refused, as by Apache's image.
     pub cluster_id: Option<String>,
     pub broker_rack: Option<String>,
 

@@ -14,6 +14,7 @@ use nix::{
 };
 
 const CONFIGURATION_IS_WRONG: i32 = 3;
+const A_DIRECTORY_CANNOT_BE_USED: i32 = 4;
 const AN_ADDRESS_IS_TAKEN: i32 = 5;
 
 #[test]
@@ -220,6 +221,123 @@ fn a_damaged_database_of_the_controller_is_a_directory_that_cannot_be_used() {
     let output = sordini(&arguments, &[]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("controller"));
+}
+
+/// Each is said with the exit code that tells a supervisor not to try again, and nothing in it is changed.
+#[test]
+fn a_directory_that_cannot_be_used_is_said_why() {
+    const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
+    let meta = |version: i32, cluster: &str| {
+        format!(
+            "version={version}\nnode.id=1\ncluster.id={cluster}\ndirectory.id=riwMfNd6L9HO0GOxa0zNcw\n"
+        )
+    };
+    let other = "5L6g3nShT-eMCtK--X86sw";
+    let metas = [
+        (
+            "of another cluster",
+            meta(1, other),
+            vec![
+                format!("cluster.id={other}"),
+                format!("this node has {CLUSTER}"),
+            ],
+        ),
+        (
+            "of another node",
+            meta(1, CLUSTER).replace("node.id=1", "node.id=7"),
+            vec!["node.id=7, this node has 1".to_owned()],
+        ),
+        (
+            "of a newer format",
+            meta(2, CLUSTER),
+            vec!["version 2".to_owned()],
+        ),
+        (
+            "of a broker with ZooKeeper",
+            "version=0\nbroker.id=1\n".to_owned(),
+            vec!["version 0".to_owned(), "ZooKeeper".to_owned()],
+        ),
+        (
+            "of one that says no version",
+            "broker.id=1\n".to_owned(),
+            vec!["version 0".to_owned(), "ZooKeeper".to_owned()],
+        ),
+    ];
+    for (what, meta, words) in metas {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.properties");
+        fs::write(&path, &meta).unwrap();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let path_shown = path.display().to_string();
+        refuses(
+            broker_in(dir.path()).env("CLUSTER_ID", CLUSTER),
+            what,
+            &[&words[..], &[&path_shown]].concat(),
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), meta, "{what}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let file_shown = file.display().to_string();
+    refuses(&mut broker_in(&file), "a file", &[&file_shown]);
+    // Not for root either.
+    let nowhere = Path::new("/proc/sordini");
+    refuses(
+        &mut broker_in(nowhere),
+        "not writable",
+        &["/proc/sordini", "No such file"],
+    );
+    let full = dir.path().join("full");
+    let mut limited = Command::new("sh");
+    let broker = broker_in(&full);
+    limited
+        .args(["-c", "ulimit -f 0; trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(broker.get_program())
+        .args(broker.get_args())
+        .env_clear();
+    refuses(
+        &mut limited,
+        "full",
+        &[&full.display().to_string(), "File too large"],
+    );
+
+    let mut holder = broker_in(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let is_held = lines
+        .map_while(Result::ok)
+        .any(|line| line.contains("RUNNING"));
+    assert!(is_held, "it starts");
+    let dir_shown = dir.path().display().to_string();
+    refuses(
+        &mut broker_in(dir.path()),
+        "in use",
+        &[&dir_shown, "locked by another process"],
+    );
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+/// The broker does not start, for a data directory, and says all of this in one line.
+#[track_caller]
+fn refuses(broker: &mut Command, what: &str, words: &[&str]) {
+    let mut broker = broker.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(broker.stdout.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.iter().any(|line| line.contains("RUNNING")) {
+            broker.kill().unwrap();
+            break;
+        }
+    }
+    let code = broker.wait().unwrap().code();
+    assert_eq!(code, Some(A_DIRECTORY_CANNOT_BE_USED), "{what}: {said:#?}");
+    let has_all = |line: &String| words.iter().all(|word| line.contains(word));
+    assert!(said.iter().any(has_all), "{what}: {words:?} in {said:#?}");
 }
 
 /// What a broker says until it runs; it is killed then.

@@ -239,6 +239,29 @@ fn what_is_in_a_directory_that_cannot_be_opened_is_waited_for() {
     assert_eq!(records(&mut client, bad[0]), ["before", "after"]);
 }
 
+/// It was asked for the cluster's id, with no other directory's answer accepted in its place.
+#[test]
+fn a_directory_that_cannot_be_read_may_be_the_first_one_listed() {
+    let machine = Machine::new(6);
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = dir.path().join("data").display().to_string();
+    let dirs = format!("{FAULTY},{good}");
+    let properties = [("log.dirs", &*dirs), ("metadata.log.dir", &*good)];
+    // The other is new.
+    machine.faulty.fail_in(0, Fault::Die);
+    let broker = machine.start_in(dir, &properties);
+    broker.client().create_topic("orders", 1);
+    assert_eq!(produce(&mut broker.client(), 0, "one"), 0);
+    // And formatted.
+    let broker = machine.restart(broker, &properties);
+    let mut client = broker.client();
+    assert_eq!(produce(&mut client, 0, "two"), 0);
+    let offline = directories(&mut client)
+        .into_iter()
+        .filter(|dir| dir.1 == KAFKA_STORAGE_ERROR);
+    assert_eq!(offline.count(), 1);
+}
+
 #[test]
 fn a_cordoned_directory_takes_nothing_new_and_keeps_what_it_has() {
     let machine = Machine::new(5);

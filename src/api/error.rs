@@ -169,6 +169,7 @@ impl Error {
                     | S::Io { .. }
                     | S::Offline { .. }
                     | S::InUse { .. }
+                    | S::Format { .. }
                     | S::NotOurs { .. } => ErrorCode::KafkaStorageError,
                 },
             },

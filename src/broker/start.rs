@@ -116,7 +116,15 @@ impl fmt::Display for StartError {
     }
 }
 
-impl std::error::Error for StartError {}
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // What it says itself is in the text already.
+            Self::Directory(err) => err.source(),
+            _ => None,
+        }
+    }
+}
 
 impl From<storage::error::Error> for StartError {
     fn from(err: storage::error::Error) -> Self {
@@ -273,15 +281,22 @@ fn previous_epoch(directories: &[Arc<Directory>]) -> i64 {
     }
 }
 
-/// The cluster this node belongs to: what its directories say, else what it was told, else a new one.
+/// The cluster this node belongs to: what it was told, else what its directories say, else a new one. A directory of
+/// another is refused when it is opened.
 fn cluster_id(disk: &dyn Disk, config: &Config) -> Result<String, StartError> {
+    if let Some(id) = &config.cluster_id {
+        return Ok(id.clone());
+    }
     for path in &config.log_dirs {
-        if let Some(id) = directory::cluster_id(disk, path)? {
-            return Ok(id);
+        match directory::cluster_id(disk, path) {
+            Ok(Some(id)) => return Ok(id),
+            Ok(None) => (),
+            // It is put aside when it is opened.
+            Err(_) if *path != config.metadata_log_dir => (),
+            Err(err) => return Err(err.into()),
         }
     }
-    let new = || properties::encode_uuid(Uuid::new_v4());
-    Ok(config.cluster_id.clone().unwrap_or_else(new))
+    Ok(properties::encode_uuid(Uuid::new_v4()))
 }
 
 /// Locks every log directory, and says which cannot be used: that is no reason not to start while another

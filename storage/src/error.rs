@@ -73,6 +73,9 @@ pub enum Error {
     /// Another process (ours or Kafka's) holds the directory's `.lock`.
     InUse { dir: PathBuf },
 
+    /// The directory is laid out in a way that is not known here.
+    Format { path: PathBuf, version: String },
+
     /// The directory belongs to another node or cluster.
     NotOurs {
         path: PathBuf,
@@ -143,6 +146,17 @@ impl fmt::Display for Error {
                 f,
                 "log directory {} is locked by another process",
                 dir.display()
+            ),
+            Error::Format { path, version } if version == "0" => write!(
+                f,
+                "{} is of version 0, which brokers with ZooKeeper write: only version 1 can be read, which Apache Kafka \
+                 3.9 or earlier leaves when it has moved the cluster to KRaft",
+                path.display()
+            ),
+            Error::Format { path, version } => write!(
+                f,
+                "{} is of version {version}, only version 1 can be read: a newer broker has written it",
+                path.display()
             ),
             Error::NotOurs {
                 path,

@@ -61,10 +61,13 @@ pub(crate) fn new_directory_id() -> Uuid {
     }
 }
 
-/// `meta.properties`, version 1.
+/// Of `meta.properties`: the only one that a broker without ZooKeeper ever wrote.
+const META_VERSION: &str = "1";
+
+/// `meta.properties`.
 pub(crate) fn meta(identity: &Identity, directory_id: Uuid, now: i64) -> String {
     format!(
-        "#\n#{}\nnode.id={}\ndirectory.id={}\nversion=1\ncluster.id={}\n",
+        "#\n#{}\nnode.id={}\ndirectory.id={}\nversion={META_VERSION}\ncluster.id={}\n",
         java_date(now),
         identity.node_id,
         encode_uuid(directory_id),
@@ -102,6 +105,14 @@ pub(crate) fn check_meta(
             found: found.unwrap_or_default(),
         }),
     };
+    // Before there were versions it was not said.
+    let version = property(content, "version").unwrap_or_else(|| "0".to_owned());
+    if version != META_VERSION {
+        return Err(Error::Format {
+            path: path.to_owned(),
+            version,
+        });
+    }
     ours("cluster.id", identity.cluster_id.clone())?;
     ours("node.id", identity.node_id.to_string())?;
     match property(content, "directory.id") {
