@@ -5,11 +5,14 @@
 //! serve them.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
+
+use futures_executor::block_on;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Result, broker::Broker, probe};
 
@@ -37,8 +40,35 @@ const MEMBER_ID_REQUIRED: i16 = 79;
 /// The member has missed a rebalance, or one is under way.
 const REJOIN: [i16; 2] = [22, 27];
 
-/// A connection, one request at a time.
-pub(crate) struct Wire(TcpStream);
+/// A connection, one request at a time. Over the standard library's socket whoever asks blocks until it is answered; over
+/// tokio's others of the same thread go on meanwhile.
+pub(crate) struct Wire<S = TcpStream>(S);
+
+/// Sends a frame and receives the one that answers it.
+pub(crate) trait Exchange {
+    async fn exchange(&mut self, frame: &[u8]) -> io::Result<Vec<u8>>;
+}
+
+impl Exchange for TcpStream {
+    async fn exchange(&mut self, frame: &[u8]) -> io::Result<Vec<u8>> {
+        self.write_all(frame)?;
+        let mut size = [0; 4];
+        self.read_exact(&mut size)?;
+        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+        self.read_exact(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+impl Exchange for tokio::net::TcpStream {
+    async fn exchange(&mut self, frame: &[u8]) -> io::Result<Vec<u8>> {
+        AsyncWriteExt::write_all(self, frame).await?;
+        let size = self.read_u32().await?;
+        let mut answer = vec![0; size as usize];
+        AsyncReadExt::read_exact(self, &mut answer).await?;
+        Ok(answer)
+    }
+}
 
 /// A member as its group knows it.
 #[derive(Debug, Clone)]
@@ -193,166 +223,17 @@ impl Wire {
 
     /// Joins a group as its only member and gives itself an assignment.
     pub(crate) fn join(&mut self, group: &str, topic: &str) -> Result<Member> {
-        let (member, members) = self.join_group(group, "", topic)?;
-        if self.sync_group(&member, &members, topic)? {
+        let (member, members) = block_on(self.join_group(group, "", topic))?;
+        if block_on(self.sync_group(&member, &members, topic))? {
             Ok(member)
         } else {
             Err("a group with one member rebalances".into())
         }
     }
 
-    /// Joins, for the first time with an empty id, and waits until the others have. The leader gets to know all
-    /// members' ids, everybody else none.
-    pub(crate) fn join_group(
-        &mut self,
-        group: &str,
-        id: &str,
-        topic: &str,
-    ) -> Result<(Member, Vec<String>)> {
-        let mut subscription = Body::default();
-        subscription.int16(0).int32(1).text(topic)?.int32(-1);
-        let ask = |wire: &mut Wire, id: &str| -> Result<Answer> {
-            let mut body = Body::default();
-            // The longest session that both allow: not everybody sends heartbeats.
-            body.text(group)?.int32(1_800_000).int32(1_800_000);
-            body.text(id)?.text("consumer")?;
-            body.int32(1).text("range")?.bytes(&subscription.0)?;
-            let mut answer = wire.ask(JOIN_GROUP, &body)?;
-            answer.int32()?;
-            Ok(answer)
-        };
-        let mut answer = ask(self, id)?;
-        let mut code = answer.int16()?;
-        if code == MEMBER_ID_REQUIRED {
-            answer.int32()?;
-            answer.text()?;
-            answer.text()?;
-            let id = answer.text()?;
-            answer = ask(self, &id)?;
-            code = answer.int16()?;
-        }
-        if code != 0 {
-            return Err(format!("JoinGroup is answered with error {code}").into());
-        }
-        let generation = answer.int32()?;
-        answer.text()?;
-        answer.text()?;
-        let id = answer.text()?;
-        let members = (0..answer.int32()?).map(|_| {
-            let member = answer.text()?;
-            answer.bytes()?;
-            Ok(member)
-        });
-        let members = members.collect::<Result<_>>()?;
-        let group = group.to_owned();
-        Ok((
-            Member {
-                group,
-                id,
-                generation,
-            },
-            members,
-        ))
-    }
-
-    /// Waits for the assignment, which the leader gives: one partition of the topic to each. False when the group
-    /// rebalances again.
-    pub(crate) fn sync_group(
-        &mut self,
-        member: &Member,
-        members: &[String],
-        topic: &str,
-    ) -> Result<bool> {
-        let mut body = Body::default();
-        body.text(&member.group)?
-            .int32(member.generation)
-            .text(&member.id)?;
-        body.int32(i32::try_from(members.len())?);
-        for (partition, id) in (0..).zip(members) {
-            let mut assignment = Body::default();
-            assignment.int16(0).int32(1).text(topic)?;
-            assignment.int32(1).int32(partition).int32(-1);
-            body.text(id)?.bytes(&assignment.0)?;
-        }
-        let mut answer = self.ask(SYNC_GROUP, &body)?;
-        answer.int32()?;
-        answer.is_still_member("SyncGroup")
-    }
-
-    /// False when the group rebalances.
-    pub(crate) fn heartbeat(&mut self, member: &Member) -> Result<bool> {
-        self.ask_heartbeat(member)?.is_still_member("Heartbeat")
-    }
-
     /// Waits until the member's group answers it, and takes it for a member.
     pub(crate) fn wait_for_member(&mut self, member: &Member) -> Result<()> {
-        patiently(|| self.ask_heartbeat(member)?.int16())
-    }
-
-    fn ask_heartbeat(&mut self, member: &Member) -> Result<Answer> {
-        let mut body = Body::default();
-        body.text(&member.group)?
-            .int32(member.generation)
-            .text(&member.id)?;
-        let mut answer = self.ask(HEARTBEAT, &body)?;
-        answer.int32()?;
-        Ok(answer)
-    }
-
-    /// Says what the member has and learns what it should have, which it has at once. True when that is news.
-    pub(crate) fn consumer_heartbeat(
-        &mut self,
-        group: &str,
-        member: &mut ConsumerMember,
-        topic: &str,
-        report_partitions: bool,
-    ) -> Result<bool> {
-        const NULL: u8 = 0;
-        let mut body = Body::default();
-        body.compact_text(group)?.compact_text(&member.id)?;
-        body.int32(member.epoch).byte(NULL).byte(NULL);
-        if member.epoch == 0 {
-            body.int32(45_000).size(1)?.compact_text(topic)?;
-        } else {
-            body.int32(-1).byte(NULL);
-        }
-        body.byte(NULL).byte(NULL);
-        if member.epoch == 0 || report_partitions {
-            let topics = usize::from(!member.partitions.is_empty());
-            body.size(topics)?;
-            if topics > 0 {
-                body.0.extend_from_slice(&member.topic_id);
-                body.size(member.partitions.len())?;
-                for &partition in &member.partitions {
-                    body.int32(partition);
-                }
-                body.no_tags();
-            }
-        } else {
-            body.byte(NULL);
-        }
-        body.no_tags();
-
-        let mut answer = self.ask(CONSUMER_GROUP_HEARTBEAT, &body)?;
-        answer.skip_tags()?;
-        answer.int32()?;
-        answer.succeeds("ConsumerGroupHeartbeat")?;
-        answer.compact_text()?;
-        answer.compact_text()?;
-        member.epoch = answer.int32()?;
-        answer.int32()?;
-        if answer.take::<1>()? != [1] {
-            return Ok(false);
-        }
-        member.partitions.clear();
-        for _ in 0..answer.size()? {
-            member.topic_id = answer.take()?;
-            for _ in 0..answer.size()? {
-                member.partitions.push(answer.int32()?);
-            }
-            answer.skip_tags()?;
-        }
-        Ok(true)
+        patiently(|| block_on(self.ask_heartbeat(member))?.int16())
     }
 
     /// Waits until the coordinator gives the transactional id its producer.
@@ -410,7 +291,173 @@ impl Wire {
         })
     }
 
-    fn ask(&mut self, (key, version): (i16, i16), body: &Body) -> Result<Answer> {
+    fn ask(&mut self, api: (i16, i16), body: &Body) -> Result<Answer> {
+        block_on(self.ask_for(api, body))
+    }
+}
+
+impl Wire<tokio::net::TcpStream> {
+    /// For the runtime that the caller is in.
+    pub(crate) fn into_waiting(wire: Wire) -> Result<Self> {
+        wire.0.set_nonblocking(true)?;
+        Ok(Wire(tokio::net::TcpStream::from_std(wire.0)?))
+    }
+}
+
+impl<S: Exchange> Wire<S> {
+    /// Joins, for the first time with an empty id, and waits until the others have. The leader gets to know all
+    /// members' ids, everybody else none.
+    pub(crate) async fn join_group(
+        &mut self,
+        group: &str,
+        id: &str,
+        topic: &str,
+    ) -> Result<(Member, Vec<String>)> {
+        let mut subscription = Body::default();
+        subscription.int16(0).int32(1).text(topic)?.int32(-1);
+        let mut answer = self.ask_to_join(group, id, &subscription).await?;
+        let mut code = answer.int16()?;
+        if code == MEMBER_ID_REQUIRED {
+            answer.int32()?;
+            answer.text()?;
+            answer.text()?;
+            let id = answer.text()?;
+            answer = self.ask_to_join(group, &id, &subscription).await?;
+            code = answer.int16()?;
+        }
+        if code != 0 {
+            return Err(format!("JoinGroup is answered with error {code}").into());
+        }
+        let generation = answer.int32()?;
+        answer.text()?;
+        answer.text()?;
+        let id = answer.text()?;
+        let members = (0..answer.int32()?).map(|_| {
+            let member = answer.text()?;
+            answer.bytes()?;
+            Ok(member)
+        });
+        let members = members.collect::<Result<_>>()?;
+        let group = group.to_owned();
+        Ok((
+            Member {
+                group,
+                id,
+                generation,
+            },
+            members,
+        ))
+    }
+
+    async fn ask_to_join(&mut self, group: &str, id: &str, subscription: &Body) -> Result<Answer> {
+        let mut body = Body::default();
+        // The longest session that both allow: not everybody sends heartbeats.
+        body.text(group)?.int32(1_800_000).int32(1_800_000);
+        body.text(id)?.text("consumer")?;
+        body.int32(1).text("range")?.bytes(&subscription.0)?;
+        let mut answer = self.ask_for(JOIN_GROUP, &body).await?;
+        answer.int32()?;
+        Ok(answer)
+    }
+
+    /// Waits for the assignment, which the leader gives: one partition of the topic to each. False when the group
+    /// rebalances again.
+    pub(crate) async fn sync_group(
+        &mut self,
+        member: &Member,
+        members: &[String],
+        topic: &str,
+    ) -> Result<bool> {
+        let mut body = Body::default();
+        body.text(&member.group)?
+            .int32(member.generation)
+            .text(&member.id)?;
+        body.int32(i32::try_from(members.len())?);
+        for (partition, id) in (0..).zip(members) {
+            let mut assignment = Body::default();
+            assignment.int16(0).int32(1).text(topic)?;
+            assignment.int32(1).int32(partition).int32(-1);
+            body.text(id)?.bytes(&assignment.0)?;
+        }
+        let mut answer = self.ask_for(SYNC_GROUP, &body).await?;
+        answer.int32()?;
+        answer.is_still_member("SyncGroup")
+    }
+
+    /// False when the group rebalances.
+    pub(crate) async fn heartbeat(&mut self, member: &Member) -> Result<bool> {
+        self.ask_heartbeat(member)
+            .await?
+            .is_still_member("Heartbeat")
+    }
+
+    async fn ask_heartbeat(&mut self, member: &Member) -> Result<Answer> {
+        let mut body = Body::default();
+        body.text(&member.group)?
+            .int32(member.generation)
+            .text(&member.id)?;
+        let mut answer = self.ask_for(HEARTBEAT, &body).await?;
+        answer.int32()?;
+        Ok(answer)
+    }
+
+    /// Says what the member has and learns what it should have, which it has at once. True when that is news.
+    pub(crate) async fn consumer_heartbeat(
+        &mut self,
+        group: &str,
+        member: &mut ConsumerMember,
+        topic: &str,
+        report_partitions: bool,
+    ) -> Result<bool> {
+        const NULL: u8 = 0;
+        let mut body = Body::default();
+        body.compact_text(group)?.compact_text(&member.id)?;
+        body.int32(member.epoch).byte(NULL).byte(NULL);
+        if member.epoch == 0 {
+            body.int32(45_000).size(1)?.compact_text(topic)?;
+        } else {
+            body.int32(-1).byte(NULL);
+        }
+        body.byte(NULL).byte(NULL);
+        if member.epoch == 0 || report_partitions {
+            let topics = usize::from(!member.partitions.is_empty());
+            body.size(topics)?;
+            if topics > 0 {
+                body.0.extend_from_slice(&member.topic_id);
+                body.size(member.partitions.len())?;
+                for &partition in &member.partitions {
+                    body.int32(partition);
+                }
+                body.no_tags();
+            }
+        } else {
+            body.byte(NULL);
+        }
+        body.no_tags();
+
+        let mut answer = self.ask_for(CONSUMER_GROUP_HEARTBEAT, &body).await?;
+        answer.skip_tags()?;
+        answer.int32()?;
+        answer.succeeds("ConsumerGroupHeartbeat")?;
+        answer.compact_text()?;
+        answer.compact_text()?;
+        member.epoch = answer.int32()?;
+        answer.int32()?;
+        if answer.take::<1>()? != [1] {
+            return Ok(false);
+        }
+        member.partitions.clear();
+        for _ in 0..answer.size()? {
+            member.topic_id = answer.take()?;
+            for _ in 0..answer.size()? {
+                member.partitions.push(answer.int32()?);
+            }
+            answer.skip_tags()?;
+        }
+        Ok(true)
+    }
+
+    async fn ask_for(&mut self, (key, version): (i16, i16), body: &Body) -> Result<Answer> {
         let mut request = Body::default();
         request.int16(key).int16(version).int32(0).text("bench")?;
         if (key, version) == CONSUMER_GROUP_HEARTBEAT {
@@ -419,11 +466,7 @@ impl Wire {
         request.0.extend_from_slice(&body.0);
         let size = u32::try_from(request.0.len())?;
         let frame = [&size.to_be_bytes()[..], &request.0].concat();
-        self.0.write_all(&frame)?;
-        let mut size = [0; 4];
-        self.0.read_exact(&mut size)?;
-        let mut bytes = vec![0; usize::try_from(u32::from_be_bytes(size))?];
-        self.0.read_exact(&mut bytes)?;
+        let bytes = self.0.exchange(&frame).await?;
         let mut answer = Answer { bytes, at: 0 };
         answer.int32()?;
         Ok(answer)

@@ -2,16 +2,19 @@
 //! the same time is at rest.
 
 use std::{
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
-    },
-    thread,
+    cell::Cell,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
+use futures_executor::block_on;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::{
+    net::TcpStream,
+    task::{JoinSet, LocalSet},
+    time::sleep,
+};
 
 use crate::{
     Result,
@@ -29,8 +32,10 @@ const SHARED: &str = "shared";
 /// Far more often than clients do, or their patience would be measured.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(120);
-const STACK: usize = 256 * 1024;
 const RUNS_MAX: u32 = 3;
+
+/// Others of the same thread go on while it is not answered.
+type Waiting = Wire<TcpStream>;
 
 struct Run {
     first_record_classic: Duration,
@@ -106,7 +111,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     ];
     let note = format!(
         "The first record: the median of {} new groups with one consumer. The members are bare \
-         connections with a heartbeat every {} ms; stable is when each has its one partition of {members}.",
+         connections on one thread, with a heartbeat every {} ms; stable is when each has its one partition of {members}.",
         bench.sizes.joins,
         HEARTBEAT.as_millis()
     );
@@ -172,7 +177,7 @@ fn bare_first_record(
                 ..ConsumerMember::default()
             };
             // It takes what it is given, and says so.
-            while wire.consumer_heartbeat(&group, &mut member, READ, true)? {}
+            while block_on(wire.consumer_heartbeat(&group, &mut member, READ, true))? {}
         }
         if wire.read_first(&group, READ)? == 0 {
             return Err("there are no records".into());
@@ -188,110 +193,115 @@ fn median(joins: impl Iterator<Item = Result<Duration>>) -> Result<Duration> {
     Ok(joins[joins.len() / 2])
 }
 
-/// What the members of a group know of each other.
-struct Group<'a> {
-    name: &'a str,
+/// What the members of a group know of each other. They are all on one thread.
+struct Group {
+    name: String,
     members: usize,
-    begin: &'a Barrier,
     /// The generation that all members are in (classic protocol).
-    generation: AtomicI32,
+    generation: Cell<i32>,
     /// How many have their one partition (consumer protocol).
-    settled: AtomicUsize,
-    /// All have had it at the same time: the first of them leave before the last have noticed.
-    all_settled: AtomicBool,
+    settled: Cell<usize>,
+    /// When all had it at the same time: the first of them leave before the last have noticed.
+    all_settled: Cell<Option<Instant>>,
 }
 
 /// From the moment when all members are connected until the last of them is where it stays.
-fn until_stable(
+fn until_stable<M>(
     bench: &Bench,
     broker: &Broker,
     name: &str,
-    member: fn(&Group<'_>, Wire, usize) -> Result<Instant>,
-) -> Result<Duration> {
+    member: impl Fn(Rc<Group>, Waiting, usize) -> M,
+) -> Result<Duration>
+where
+    M: Future<Output = Result<Instant>> + 'static,
+{
     let members = bench.sizes.members;
     Wire::connect(broker)?.find_coordinator(name)?;
     let wires = (0..members).map(|_| Wire::connect(broker));
     let wires: Vec<Wire> = wires.collect::<Result<_>>()?;
-    let group = Group {
-        name,
+    let group = Rc::new(Group {
+        name: name.to_owned(),
         members,
-        begin: &Barrier::new(members + 1),
-        generation: AtomicI32::new(-1),
-        settled: AtomicUsize::new(0),
-        all_settled: AtomicBool::new(false),
-    };
-    thread::scope(|scope| {
-        let group = &group;
-        let threads = wires.into_iter().enumerate().map(|(number, wire)| {
-            thread::Builder::new()
-                .stack_size(STACK)
-                .spawn_scoped(scope, move || member(group, wire, number))
-        });
-        let threads: Vec<_> = threads.collect::<std::io::Result<_>>()?;
-        group.begin.wait();
+        generation: Cell::new(-1),
+        settled: Cell::new(0),
+        all_settled: Cell::new(None),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let wires = wires.into_iter().map(Waiting::into_waiting);
+        let wires: Vec<Waiting> = wires.collect::<Result<_>>()?;
         let begin = Instant::now();
+        let mut joining = JoinSet::new();
+        for (number, wire) in wires.into_iter().enumerate() {
+            joining.spawn_local(member(Rc::clone(&group), wire, number));
+        }
         let mut last = begin;
-        for thread in threads {
-            last = last.max(thread.join().map_err(|_| "a member has panicked")??);
+        while let Some(stable) = joining.join_next().await {
+            last = last.max(stable??);
         }
         Ok(last - begin)
     })
 }
 
 /// Joins again whenever the group rebalances, until the leader has seen all members.
-fn classic_member(group: &Group<'_>, mut wire: Wire, _: usize) -> Result<Instant> {
-    group.begin.wait();
+async fn classic_member(group: Rc<Group>, mut wire: Waiting, _: usize) -> Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
     let mut id = String::new();
     while Instant::now() < deadline {
-        let (member, members) = wire.join_group(group.name, &id, SHARED)?;
+        let (member, members) = wire.join_group(&group.name, &id, SHARED).await?;
         id.clone_from(&member.id);
         if members.len() == group.members {
-            group.generation.store(member.generation, Ordering::Release);
+            group.generation.set(member.generation);
         }
-        let mut in_step = wire.sync_group(&member, &members, SHARED)?;
+        let mut in_step = wire.sync_group(&member, &members, SHARED).await?;
         while in_step && Instant::now() < deadline {
-            if group.generation.load(Ordering::Acquire) == member.generation {
+            if group.generation.get() == member.generation {
                 return Ok(Instant::now());
             }
-            thread::sleep(HEARTBEAT);
-            in_step = wire.heartbeat(&member)?;
+            sleep(HEARTBEAT).await;
+            in_step = wire.heartbeat(&member).await?;
         }
     }
     Err(format!("{} does not become stable", group.name).into())
 }
 
 /// Takes and gives up partitions as it is told, until every member has one. Then it leaves.
-fn consumer_member(group: &Group<'_>, mut wire: Wire, number: usize) -> Result<Instant> {
+async fn consumer_member(group: Rc<Group>, mut wire: Waiting, number: usize) -> Result<Instant> {
     let mut member = ConsumerMember {
         id: format!("member-{number}"),
         ..ConsumerMember::default()
     };
-    group.begin.wait();
     let deadline = Instant::now() + PATIENCE;
     let mut settled = false;
     let mut news = false;
-    while !group.all_settled.load(Ordering::Acquire) {
+    let stable_at = loop {
+        if let Some(at) = group.all_settled.get() {
+            break at;
+        }
         if Instant::now() > deadline {
             return Err(format!("{} does not become stable", group.name).into());
         }
-        news = wire.consumer_heartbeat(group.name, &mut member, SHARED, news)?;
+        let heard = wire.consumer_heartbeat(&group.name, &mut member, SHARED, news);
+        news = heard.await?;
         let settles = member.partitions.len() == 1;
-        if settles && !settled {
-            let before = group.settled.fetch_add(1, Ordering::AcqRel);
-            if before + 1 == group.members {
-                group.all_settled.store(true, Ordering::Release);
-            }
-        } else if settled && !settles {
-            group.settled.fetch_sub(1, Ordering::AcqRel);
-        }
+        let now_settled = match (settled, settles) {
+            (false, true) => group.settled.get() + 1,
+            (true, false) => group.settled.get() - 1,
+            _ => group.settled.get(),
+        };
         settled = settles;
-        if !news {
-            thread::sleep(HEARTBEAT);
+        group.settled.set(now_settled);
+        if now_settled == group.members && group.all_settled.get().is_none() {
+            group.all_settled.set(Some(Instant::now()));
         }
-    }
-    let stable_at = Instant::now();
+        if !news {
+            sleep(HEARTBEAT).await;
+        }
+    };
     member.epoch = -1;
-    wire.consumer_heartbeat(group.name, &mut member, SHARED, false)?;
+    wire.consumer_heartbeat(&group.name, &mut member, SHARED, false)
+        .await?;
     Ok(stable_at)
 }
