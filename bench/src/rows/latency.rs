@@ -31,6 +31,9 @@ struct Run {
     whole_p999: f64,
 }
 
+/// One of a run, or of the machine meanwhile.
+type Figure = fn(&(Run, Lateness)) -> f64;
+
 pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     let mut brokers = bench.brokers("latency")?;
     for broker in brokers.iter() {
@@ -40,7 +43,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         sync();
         awake(|| with_lateness(|| end_to_end(bench, broker)))
     })?;
-    let figures: [(&str, fn(&(Run, Lateness)) -> f64, Wanted); 7] = [
+    let figures: [(&str, Figure, Wanted); 7] = [
         ("p99", |(run, _)| run.p99, Wanted::RatioAtMost(0.4)),
         ("p99.9", |(run, _)| run.p999, Wanted::RatioAtMost(0.4)),
         ("median", |(run, _)| run.median, Wanted::Nothing),
