@@ -29,16 +29,18 @@ mod builder;
 mod error;
 mod header;
 
+use std::io::{self, Write};
+
 use bytes::{Bytes, BytesMut};
 
-use self::header::{LOG_APPEND_TIME, MAGIC, MESSAGE_LENGTH_MIN, PREFIX_SIZE};
+use self::header::{CODEC_MASK, LOG_APPEND_TIME, MAGIC, MESSAGE_LENGTH_MIN, PREFIX_SIZE};
 pub use self::{
     builder::Builder,
     error::BatchError,
     header::{HEADER_SIZE, Header, TimestampType, sequence_after},
 };
 use crate::{
-    compression::{self, Compression},
+    compression::{self, Compression, DecompressError},
     record::Records,
 };
 
@@ -208,6 +210,43 @@ impl Batch {
         }
     }
 
+    /// The batch with its records compressed anew, as they are, if that is no larger than `max` bytes; else how large it
+    /// would be. No more than that is in memory at once, whatever the records decompress to.
+    ///
+    /// Time has no such limit: how much they are has been looked at before.
+    pub fn recompressed(
+        &self,
+        codec: Compression,
+        level: Option<i32>,
+        max: usize,
+    ) -> Result<Result<Batch, usize>, BatchError> {
+        let from = self.header.compression();
+        let mut kept = Kept {
+            bytes: self.bytes[..HEADER_SIZE].to_vec(),
+            max,
+            size: HEADER_SIZE,
+        };
+        compression::transcode(from, &self.bytes[HEADER_SIZE..], codec, level, &mut kept)
+            .map_err(|_| BatchError::decompress(from, DecompressError::Malformed))?;
+        let Kept {
+            mut bytes, size, ..
+        } = kept;
+        if max < size || i32::try_from(size).is_err() {
+            return Ok(Err(size));
+        }
+        let mut header = Header {
+            attributes: self.header.attributes & !CODEC_MASK | codec.id(),
+            size,
+            ..self.header
+        };
+        bytes[..HEADER_SIZE].copy_from_slice(&header.encode());
+        seal(&mut header, &mut bytes);
+        Ok(Ok(Batch {
+            header,
+            bytes: bytes.into(),
+        }))
+    }
+
     /// The records in order. Those of a compressed batch are decompressed first, at once, and no
     /// further than to `limit` bytes; those of an uncompressed one are views into this batch.
     pub fn records(&self, limit: usize) -> Result<Records, BatchError> {
@@ -218,6 +257,27 @@ impl Batch {
                 .map_err(|err| BatchError::decompress(codec, err))?,
         };
         Ok(Records::new(&self.header, records))
+    }
+}
+
+/// Keeps the first `max` bytes of what is written, and counts the others.
+struct Kept {
+    bytes: Vec<u8>,
+    max: usize,
+    size: usize,
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.size = self.size.saturating_add(bytes.len());
+        if self.size <= self.max {
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -97,46 +97,67 @@ pub fn decompress(
 /// Levels: gzip 1 to 9 (default 6), lz4 1 to 17 (default 9), zstd up to 22 (default 3); others are
 /// taken as the nearest, and -1 is gzip's default. Snappy has none.
 pub fn compress(codec: Compression, level: Option<i32>, bytes: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    let mut bytes = bytes;
     // Invariant: these writers write to memory, which does not fail, and get valid parameters.
-    let compressed = match codec {
-        Compression::None => Ok(bytes.to_vec()),
-        Compression::Gzip => gzip(level, bytes),
-        Compression::Snappy => Ok(snappy::compress(bytes)),
-        Compression::Lz4 => lz4_frame(level, bytes),
-        Compression::Zstd => {
-            zstd::stream::encode_all(bytes, level.unwrap_or(3).clamp(-131_072, 22))
+    encode(codec, level, &mut bytes, &mut compressed).expect("compressing to memory does not fail");
+    compressed
+}
+
+/// Writes what `bytes` decompress to, compressed anew. However much that is, only a part of it is in memory at a time; it
+/// takes its time.
+///
+/// Fails where `bytes` are not what their codec writes, or where `out` does.
+pub fn transcode(
+    from: Compression,
+    bytes: &[u8],
+    to: Compression,
+    level: Option<i32>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    encode(to, level, &mut Reader::new(from, bytes)?, out)
+}
+
+fn encode(
+    codec: Compression,
+    level: Option<i32>,
+    bytes: &mut impl Read,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match codec {
+        Compression::None => io::copy(bytes, out).map(drop),
+        Compression::Gzip => {
+            let level = match level.unwrap_or(-1) {
+                -1 => flate2::Compression::default(),
+                level => flate2::Compression::new(level.clamp(1, 9).unsigned_abs()),
+            };
+            let mut encoder = flate2::write::GzEncoder::new(out, level);
+            io::copy(bytes, &mut encoder)?;
+            encoder.finish().map(drop)
         }
-    };
-    compressed.expect("compressing to memory does not fail")
-}
-
-fn gzip(level: Option<i32>, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let level = match level.unwrap_or(-1) {
-        -1 => flate2::Compression::default(),
-        level => flate2::Compression::new(level.clamp(1, 9).unsigned_abs()),
-    };
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-    encoder.write_all(bytes)?;
-    encoder.finish()
-}
-
-fn lz4_frame(level: Option<i32>, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    // Kafka's default level, 9, means lz4-java's *fast* compressor; any other its high compressor.
-    // In liblz4's numbering 0 is fast, and high compression goes from 3 to 12.
-    let level = match level.unwrap_or(9) {
-        9 => 0,
-        level => level.clamp(3, 12).unsigned_abs(),
-    };
-    let mut encoder = lz4::EncoderBuilder::new()
-        .block_size(lz4::BlockSize::Max64KB)
-        .block_mode(lz4::BlockMode::Independent)
-        .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
-        .checksum(lz4::ContentChecksum::NoChecksum)
-        .level(level)
-        .build(Vec::new())?;
-    encoder.write_all(bytes)?;
-    let (compressed, result) = encoder.finish();
-    result.map(|()| compressed)
+        Compression::Snappy => snappy::compress(bytes, out),
+        Compression::Lz4 => {
+            // Kafka's default level, 9, means lz4-java's *fast* compressor; any other its high compressor.
+            // In liblz4's numbering 0 is fast, and high compression goes from 3 to 12.
+            let level = match level.unwrap_or(9) {
+                9 => 0,
+                level => level.clamp(3, 12).unsigned_abs(),
+            };
+            let mut encoder = lz4::EncoderBuilder::new()
+                .block_size(lz4::BlockSize::Max64KB)
+                .block_mode(lz4::BlockMode::Independent)
+                .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
+                .checksum(lz4::ContentChecksum::NoChecksum)
+                .level(level)
+                .build(out)?;
+            io::copy(bytes, &mut encoder)?;
+            encoder.finish().1
+        }
+        Compression::Zstd => {
+            let level = level.unwrap_or(3).clamp(-131_072, 22);
+            zstd::stream::copy_encode(bytes, out, level)
+        }
+    }
 }
 
 /// Decompresses as it is read.
@@ -195,7 +216,7 @@ fn refuse_dependent_blocks(frame: &[u8]) -> io::Result<()> {
 /// Snappy as the Java client frames it (xerial's `SnappyOutputStream`): a header of 16 bytes, then
 /// blocks, each with its compressed size (i32) in front.
 mod snappy {
-    use std::io::{self, Read};
+    use std::io::{self, Read, Write};
 
     const HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
     const MAGIC_SIZE: usize = 8;
@@ -204,19 +225,27 @@ mod snappy {
     /// A copy element of 3 bytes yields at most 64: what a block claims beyond that is not true.
     const RATIO_MAX: usize = 64;
 
-    pub(super) fn compress(bytes: &[u8]) -> Vec<u8> {
-        let mut out = HEADER.to_vec();
+    pub(super) fn compress(bytes: &mut impl Read, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&HEADER)?;
         let mut encoder = snap::raw::Encoder::new();
-        for block in bytes.chunks(BLOCK_SIZE) {
+        let mut plain = Vec::with_capacity(BLOCK_SIZE);
+        loop {
+            plain.clear();
+            bytes
+                .by_ref()
+                .take(BLOCK_SIZE as u64)
+                .read_to_end(&mut plain)?;
+            if plain.is_empty() {
+                return Ok(());
+            }
             // Invariant: a block is far below snappy's limit of 4 GiB, its only error here.
             let block = encoder
-                .compress_vec(block)
+                .compress_vec(&plain)
                 .expect("a block is not too large for snappy");
             let size = u32::try_from(block.len()).expect("a block is not too large for its prefix");
-            out.extend_from_slice(&size.to_be_bytes());
-            out.extend_from_slice(&block);
+            out.write_all(&size.to_be_bytes())?;
+            out.write_all(&block)?;
         }
-        out
     }
 
     pub(super) struct Reader<'a> {

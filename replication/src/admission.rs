@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use protocol::{
-    batch::{Batch, BatchError, Builder, TimestampType},
+    batch::{Batch, BatchError, Header, TimestampType},
     compression::Compression,
     validate,
 };
@@ -56,6 +56,28 @@ pub struct Admitted {
     pub log_append_time: Option<i64>,
 }
 
+/// What a batch may decompress to for it to be judged in no time.
+const DECOMPRESSED_QUICKLY: usize = 8 << 20;
+
+/// Judges a batch as [`admit`] does, unless that may take long: then it is `None`.
+pub fn admit_quickly(bytes: Bytes, rules: &Rules, now: i64) -> Option<Result<Admitted, Refusal>> {
+    let is_compressed =
+        Header::parse(&bytes).is_ok_and(|header| header.compression() != Compression::None);
+    if !is_compressed || rules.max_decompressed_bytes <= DECOMPRESSED_QUICKLY {
+        return Some(admit(bytes, rules, now));
+    }
+    let quick = Rules {
+        max_decompressed_bytes: DECOMPRESSED_QUICKLY,
+        ..rules.clone()
+    };
+    match admit(bytes, &quick, now) {
+        Err(Refusal::Records(validate::Refusal::Malformed(BatchError::DecompressedTooLarge {
+            ..
+        }))) => None,
+        judged => Some(judged),
+    }
+}
+
 /// Judges a batch as it came from a client at `now` (ms).
 pub fn admit(bytes: Bytes, rules: &Rules, now: i64) -> Result<Admitted, Refusal> {
     let bytes = Batch::only(bytes).map_err(Refusal::Malformed)?;
@@ -85,9 +107,11 @@ pub fn admit(bytes: Bytes, rules: &Rules, now: i64) -> Result<Admitted, Refusal>
 
     let batch = match rules.compression {
         Some((codec, level)) if codec != batch.header().compression() => {
-            let batch = recompress(&batch, codec, level, rules.max_decompressed_bytes)?;
-            check_size(batch.bytes().len(), rules)?;
-            batch
+            let max = rules.max_message_bytes;
+            let recompressed = batch
+                .recompressed(codec, level, max)
+                .map_err(Refusal::Malformed)?;
+            recompressed.map_err(|size| Refusal::TooLarge { size, max })?
         }
         _ => batch,
     };
@@ -113,37 +137,10 @@ fn check_size(size: usize, rules: &Rules) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn recompress(
-    batch: &Batch,
-    codec: Compression,
-    level: Option<i32>,
-    limit: usize,
-) -> Result<Batch, Refusal> {
-    let mut builder = Builder::like(batch.header()).compression(codec, level);
-    for record in batch.records(limit).map_err(Refusal::Malformed)? {
-        let record = record.map_err(Refusal::Malformed)?;
-        let headers: Vec<(Bytes, Option<Bytes>)> = record.headers.iter().collect();
-        let headers: Vec<(&[u8], Option<&[u8]>)> = headers
-            .iter()
-            .map(|(key, value)| (&key[..], value.as_deref()))
-            .collect();
-        builder.push_at(
-            record.offset_delta,
-            record.timestamp,
-            record.key.as_deref(),
-            record.value.as_deref(),
-            &headers,
-        );
-    }
-    // Only a batch beyond 2 GiB does not build, and then the size is what is wrong with it.
-    builder.build().ok_or(Refusal::TooLarge {
-        size: usize::MAX,
-        max: limit,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use protocol::batch::Builder;
+
     use super::*;
 
     const NOW: i64 = 1_700_000_000_000;
@@ -222,6 +219,71 @@ mod tests {
             records[0].as_ref().expect("a record").value.as_deref(),
             Some(&value[..])
         );
+    }
+
+    #[test]
+    fn what_takes_long_is_not_judged_quickly() {
+        let rules = Rules {
+            max_message_bytes: 1 << 20,
+            max_decompressed_bytes: 1 << 30,
+            ..rules()
+        };
+        let zeros = |size: usize| {
+            let mut builder = Builder::new().compression(Compression::Zstd, None);
+            builder.push(NOW, None, Some(&vec![0; size]), &[]);
+            builder.build().expect("a batch").bytes().clone()
+        };
+        for (size, is_quick) in [(1 << 20, true), (DECOMPRESSED_QUICKLY, false)] {
+            let judged = admit_quickly(zeros(size), &rules, NOW);
+            assert_eq!(judged.is_some(), is_quick, "{size}");
+            assert!(judged.is_none_or(|judged| judged.is_ok()), "{size}");
+            assert!(admit(zeros(size), &rules, NOW).is_ok(), "{size}");
+        }
+    }
+
+    #[test]
+    fn records_are_the_same_in_whatever_codec_they_come_and_go() {
+        let read = |batch: &Batch| -> Vec<_> {
+            let records = batch.records(1 << 20).expect("they decompress");
+            let records = records.map(|record| record.expect("a record"));
+            let of = |it: protocol::record::Record| (it.offset, it.key, it.value);
+            records.map(of).collect()
+        };
+        for from in Compression::ALL {
+            let mut builder = Builder::new().compression(from, None).producer(7, 3, 41);
+            for (at, value) in [&[b'a'; 100][..], b"", &[b'b'; 300]].iter().enumerate() {
+                let at = i64::try_from(at).expect("small");
+                builder.push(NOW - at, Some(&[b'k'; 3]), Some(value), &[(b"h", None)]);
+            }
+            let sent = builder.build().expect("a batch");
+            for to in Compression::ALL {
+                for timestamp_type in [TimestampType::CreateTime, TimestampType::LogAppendTime] {
+                    let rules = Rules {
+                        compression: Some((to, None)),
+                        timestamp_type,
+                        ..rules()
+                    };
+                    let what = format!("{from} to {to}, {timestamp_type:?}");
+                    let admitted = admit(sent.bytes().clone(), &rules, NOW + 1).expect(&what);
+                    let header = admitted.batch.header();
+                    assert_eq!(header.compression(), to, "{what}");
+                    assert_eq!(header.timestamp_type(), timestamp_type, "{what}");
+                    let max = match timestamp_type {
+                        TimestampType::CreateTime => NOW,
+                        TimestampType::LogAppendTime => NOW + 1,
+                    };
+                    assert_eq!(header.max_timestamp, max, "{what}");
+                    assert_eq!(
+                        (header.producer_id, header.base_sequence),
+                        (7, 41),
+                        "{what}"
+                    );
+                    assert_eq!(read(&admitted.batch), read(&sent), "{what}");
+                    let parsed = Batch::parse(admitted.batch.bytes().clone());
+                    assert_eq!(parsed.as_ref(), Ok(&admitted.batch), "{what}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -25,10 +25,11 @@ use storage::{
     log::{Log, Slice},
     producers::{Origin, Standing},
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 use uuid::Uuid;
 
 use crate::{
-    admission::{self, Refusal, Rules},
+    admission::{self, Admitted, Refusal, Rules},
     cluster::NO_LEADER,
     watermark::{Waiter, Watermark},
 };
@@ -326,7 +327,7 @@ impl Partition {
         acks_all: bool,
         now: i64,
     ) -> Result<Appended, Error> {
-        let admitted = admission::admit(batch, &self.rules.load(), now)?;
+        let admitted = admit(batch, &self.rules.load_full(), now)?;
         let (batch, time) = (&admitted.batch, admitted.log_append_time);
         self.append_admitted(&self.lock(), batch, origin, acks_all, time, now)
     }
@@ -594,6 +595,20 @@ pub struct Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.partition.high_watermark.forget(&self.waiter);
+    }
+}
+
+/// A few kilobytes may decompress to gigabytes, which takes seconds: others are served meanwhile.
+fn admit(batch: Bytes, rules: &Rules, now: i64) -> Result<Admitted, Refusal> {
+    if let Some(judged) = admission::admit_quickly(batch.clone(), rules, now) {
+        return judged;
+    }
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match runtime {
+        Ok(RuntimeFlavor::MultiThread) => {
+            tokio::task::block_in_place(|| admission::admit(batch, rules, now))
+        }
+        _ => admission::admit(batch, rules, now),
     }
 }
 
