@@ -63,6 +63,8 @@ pub(crate) struct Env<'a> {
     pub(crate) steady_now: i64,
     pub(crate) image: &'a Arc<ClusterImage>,
     pub(crate) config: &'a Config,
+    /// More than this in keys and values cannot be appended at once.
+    pub(crate) records_bytes_max: usize,
     /// Makes ids that nobody has had before.
     pub(crate) new_id: &'a mut dyn FnMut() -> Uuid,
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use protocol::error::ErrorCode;
+use protocol::{compression::Compression, error::ErrorCode};
 use replication::{
     cluster::ClusterImage,
     partition::{Appended, Marker, Partition},
@@ -32,12 +32,19 @@ use tokio::sync::{Notify, oneshot};
 use tracing::error;
 use uuid::Uuid;
 
+use self::batches::DECOMPRESSED_MAX;
 pub(super) use self::batches::{batch_of, replay};
 use super::{Answer, Effects, Env, Machine, Origin, Producer, Ticket};
-use crate::{api::error::Error as ApiError, clock, config::Config};
+use crate::{api::error::Error as ApiError, clock, complaints::Complaints, config::Config};
 
 /// What a shard does on its own before it lets others have their turn.
 const TICKS_MAX: usize = 64;
+
+/// How much smaller than before records may be expected to be when they are compressed.
+const COMPRESSION_MAX: usize = 16;
+
+/// How much of a record is shown in the broker's log, in bytes.
+const RECORD_SHOWN_MAX: usize = 200;
 
 /// No shard waits for a time.
 const NEVER: i64 = i64::MAX;
@@ -62,6 +69,7 @@ pub(crate) struct Runtime<M: Machine> {
     wake_at: AtomicI64,
     /// `wake_at` has come closer.
     sooner: Notify,
+    complaints: Mutex<Complaints>,
 }
 
 /// What a machine wants done outside.
@@ -148,6 +156,7 @@ impl<M: Machine> Runtime<M> {
             shards: ArcSwap::default(),
             wake_at: AtomicI64::new(NEVER),
             sooner: Notify::new(),
+            complaints: Mutex::default(),
         }
     }
 
@@ -289,7 +298,7 @@ impl<M: Machine> Runtime<M> {
         for shard in self.shards.load().values() {
             // What is not loaded, or must be loaded again, will see the new image then.
             let _ = self.turn(shard, |active| {
-                self.with_env(|env| active.machine.image_changed(env));
+                self.with_env(shard, |env| active.machine.image_changed(env));
             });
         }
         for shard in fresh {
@@ -334,7 +343,7 @@ impl<M: Machine> Runtime<M> {
     /// Returns whether there may be more to do: who wants the shard gets it in between.
     fn tick(&self, shard: &Shard<M>, active: &mut Active<M>) -> bool {
         for _ in 0..TICKS_MAX {
-            let Some(effects) = self.with_env(|env| active.machine.tick(env)) else {
+            let Some(effects) = self.with_env(shard, |env| active.machine.tick(env)) else {
                 return false;
             };
             self.carry_out(shard, active, effects);
@@ -399,7 +408,7 @@ impl<M: Machine> Runtime<M> {
             active.next_ticket += 1;
             active.waiting.insert(number, sender);
             let ticket = Ticket::new(number);
-            let effects = self.with_env(|env| active.machine.handle(ticket, request, env));
+            let effects = self.with_env(shard, |env| active.machine.handle(ticket, request, env));
             self.carry_out_in(shard, active, effects, standing);
             receiver
         })
@@ -437,7 +446,7 @@ impl<M: Machine> Runtime<M> {
                     written = Err(code);
                     let failed =
                         |env: &mut Env<'_>| active.machine.append_failed(append, code, env);
-                    for (ticket, answer) in self.with_env(failed) {
+                    for (ticket, answer) in self.with_env(shard, failed) {
                         active.give(ticket, answer);
                     }
                 }
@@ -448,7 +457,7 @@ impl<M: Machine> Runtime<M> {
         }
         if let Some(then) = then {
             let follow = |env: &mut Env<'_>| then.run(&mut active.machine, written, env);
-            for (ticket, answer) in self.with_env(follow) {
+            for (ticket, answer) in self.with_env(shard, follow) {
                 active.give(ticket, answer);
             }
         }
@@ -470,14 +479,16 @@ impl<M: Machine> Runtime<M> {
         standing: Standing,
     ) -> Result<Appended, ErrorCode> {
         let now = clock::now();
-        // More than fits a record, a batch, or this log's batches.
-        let too_large = ErrorCode::UnknownServerError;
-        let compression = M::compression(&self.host.config.load());
-        let batch = batch_of::<M>(records, producer, compression, now).ok_or(too_large)?;
-        if batch.bytes().len() > shard.partition.max_message_bytes() {
-            return Err(too_large);
-        }
         let partition = &shard.partition;
+        let compression = M::compression(&self.host.config.load());
+        let bytes_max = self.records_bytes_max(shard);
+        let batch = batch_of::<M>(records, producer, compression, bytes_max, now);
+        // More than fits a record, a batch, or this log's batches.
+        let batch = batch.filter(|batch| batch.bytes().len() <= partition.max_message_bytes());
+        let Some(batch) = batch else {
+            self.complain_of_size(shard, records);
+            return Err(ErrorCode::UnknownServerError);
+        };
         // What members may write, and in which order, is for the machine to say.
         let origin = producers::Origin::Offsets { standing };
         let appended = partition.append_own(&batch, shard.leader_epoch, origin, now);
@@ -492,6 +503,39 @@ impl<M: Machine> Runtime<M> {
         })
     }
 
+    /// The most that the keys and values of one append may take.
+    fn records_bytes_max(&self, shard: &Shard<M>) -> usize {
+        let batch_bytes = shard.partition.max_message_bytes();
+        match M::compression(&self.host.config.load()) {
+            Compression::None => batch_bytes,
+            // What it takes compressed is known when it has been.
+            _ => batch_bytes
+                .saturating_mul(COMPRESSION_MAX)
+                .min(DECOMPRESSED_MAX / 2),
+        }
+    }
+
+    /// Whoever asked is told no more than that the server does not know what to do.
+    fn complain_of_size(&self, shard: &Shard<M>, records: &[M::Record]) {
+        let partition = shard.partition.name();
+        let mut first = records
+            .first()
+            .map_or_else(String::new, |it| format!("{it:?}"));
+        first.truncate(first.floor_char_boundary(RECORD_SHOWN_MAX));
+        let complaint = format!("{partition} {first}");
+        let mut complaints = self
+            .complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complaints.is_news(&complaint, clock::steady_now()) {
+            let (record_count, max) = (records.len(), shard.partition.max_message_bytes());
+            error!(
+                %partition, record_count, max_message_bytes = max, first_record = first,
+                "a coordinator's records cannot be appended: together they take more than max.message.bytes allows",
+            );
+        }
+    }
+
     /// Sees to it that the machine is woken in time.
     fn mind(&self, active: &Active<M>) {
         let Some(deadline) = active.machine.next_deadline() else {
@@ -502,12 +546,13 @@ impl<M: Machine> Runtime<M> {
         }
     }
 
-    fn with_env<T>(&self, work: impl FnOnce(&mut Env<'_>) -> T) -> T {
+    fn with_env<T>(&self, shard: &Shard<M>, work: impl FnOnce(&mut Env<'_>) -> T) -> T {
         work(&mut Env {
             now: clock::now(),
             steady_now: clock::steady_now(),
             image: &(self.host.image)(),
             config: &self.host.config.load(),
+            records_bytes_max: self.records_bytes_max(shard),
             new_id: &mut Uuid::new_v4,
         })
     }

@@ -11,14 +11,15 @@ use crate::coordinator::{Machine, Origin, Producer};
 
 /// The most that the records of one batch may take when decompressed. Coordinators wrote them, and a client's
 /// share of each was bounded then.
-const DECOMPRESSED_MAX: usize = 256 << 20;
+pub(super) const DECOMPRESSED_MAX: usize = 256 << 20;
 
 /// Records as one batch, byte for byte as a real broker writes them: the sequence is 0 with and without a producer.
-/// `None` if they do not fit.
+/// `None` if they do not fit, or if their keys and values take more than `bytes_max`.
 pub(in crate::coordinator) fn batch_of<M: Machine>(
     records: &[M::Record],
     producer: Option<Producer>,
     compression: Compression,
+    bytes_max: usize,
     now: i64,
 ) -> Option<Batch> {
     let batch = match producer {
@@ -29,8 +30,13 @@ pub(in crate::coordinator) fn batch_of<M: Machine>(
     };
     let mut batch = batch.compression(compression, None);
     let mut encoded = Encoded::default();
+    let mut bytes = 0;
     for record in records {
         M::encode(record, &mut encoded).ok()?;
+        bytes += encoded.key().len() + encoded.value().map_or(0, <[u8]>::len);
+        if bytes_max < bytes {
+            return None;
+        }
         batch.push(now, Some(encoded.key()), encoded.value(), &[]);
     }
     batch.build()

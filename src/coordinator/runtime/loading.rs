@@ -90,7 +90,7 @@ impl<M: Machine> Runtime<M> {
                     waiting: HashMap::new(),
                     newest: Some(end),
                 };
-                let effects = self.with_env(|env| active.machine.loaded(env));
+                let effects = self.with_env(shard, |env| active.machine.loaded(env));
                 self.carry_out(shard, &mut active, effects);
                 self.mind(&active);
                 *state = State::Active(active);

@@ -621,6 +621,7 @@ impl World<'_> {
                 steady_now: self.now - 1_600_000_000_000,
                 image: &self.image,
                 config: self.config,
+                records_bytes_max: usize::MAX,
                 new_id: &mut || Uuid::from_u128(1),
             },
         )

@@ -104,6 +104,7 @@ impl Bench {
             steady_now: self.now,
             image: &self.image,
             config: &self.config,
+            records_bytes_max: usize::MAX,
             new_id: &mut new_id,
         };
         work(&mut self.machine, &mut env)

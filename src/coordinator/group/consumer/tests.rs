@@ -117,6 +117,7 @@ impl World {
                 steady_now: self.now,
                 image: &self.image,
                 config: &self.config,
+                records_bytes_max: usize::MAX,
                 new_id: &mut new_id,
             },
         )

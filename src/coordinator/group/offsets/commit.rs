@@ -36,6 +36,9 @@ const DEFAULT_RETENTION: i64 = -1;
 /// The offset goes by the broker's rules.
 const NO_EXPIRY: i64 = -1;
 
+/// What a record's key and value take without their texts, in any version.
+const RECORD_BYTES_MIN: usize = 34;
+
 /// One offset to be committed, whichever request brought it.
 struct New<'a> {
     topic: &'a StrBytes,
@@ -51,6 +54,8 @@ struct Accepted<'a, 'env> {
     group_id: StrBytes,
     expire_timestamp: i64,
     records: Vec<GroupRecord>,
+    /// What these take at least.
+    bytes: usize,
     env: &'a Env<'env>,
 }
 
@@ -97,6 +102,7 @@ impl GroupCoordinator {
             group_id,
             expire_timestamp,
             records: Vec::new(),
+            bytes: 0,
             env,
         };
         let topics = body.topics.into_iter().map(|topic| {
@@ -171,6 +177,7 @@ impl GroupCoordinator {
             group_id,
             expire_timestamp: NO_EXPIRY,
             records: Vec::new(),
+            bytes: 0,
             env,
         };
         let topics = body.topics.into_iter().map(|topic| {
@@ -236,6 +243,13 @@ impl Accepted<'_, '_> {
         if metadata.len() > max && metadata.encode_utf16().count() > max {
             return ErrorCode::OffsetMetadataTooLarge.code();
         }
+        // When it is more than can be appended nothing of the request will be, and the rest need not be built: there
+        // may be millions, since a partition counts as often as it is named.
+        if self.env.records_bytes_max < self.bytes {
+            return 0;
+        }
+        let texts = self.group_id.len() + new.topic.len() + metadata.len();
+        self.bytes += RECORD_BYTES_MIN + texts;
         self.records.push(GroupRecord::OffsetCommit {
             key: OffsetCommitKey {
                 group: self.group_id.clone(),

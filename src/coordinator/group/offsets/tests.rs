@@ -63,6 +63,8 @@ struct World {
     written: String,
     /// The next append fails.
     fails: bool,
+    /// What can be appended at once.
+    records_bytes_max: usize,
     member_id: String,
     generation: i32,
 }
@@ -108,6 +110,7 @@ impl World {
             log: Vec::new(),
             written: String::new(),
             fails: false,
+            records_bytes_max: usize::MAX,
             member_id: String::new(),
             generation: -1,
         };
@@ -127,6 +130,7 @@ impl World {
                 steady_now: self.now,
                 image: &self.image,
                 config: &self.config,
+                records_bytes_max: self.records_bytes_max,
                 new_id: &mut || Uuid::from_u128(1),
             },
         )
@@ -294,29 +298,13 @@ impl World {
                 shown(self.ask(Request::Commit(from(version, body))))
             }
             ("txn", [producer, group_id, offsets @ ..]) => {
-                let topics = self.commits(offsets).into_iter().map(|topic| {
-                    let partitions = topic.partitions.into_iter().map(|partition| {
-                        TxnOffsetCommitRequestPartition {
-                            partition_index: partition.partition_index,
-                            committed_offset: partition.committed_offset,
-                            committed_leader_epoch: partition.committed_leader_epoch,
-                            committed_metadata: partition.committed_metadata,
-                        }
-                    });
-                    let found = self.image.topic(&topic.name);
-                    TxnOffsetCommitRequestTopic {
-                        topic_id: found.map(|topic| topic.id).unwrap_or_default(),
-                        partitions: partitions.collect(),
-                        name: topic.name.0,
-                    }
-                });
                 let body = TxnOffsetCommitRequest {
                     group_id: (*group_id).to_owned().into(),
                     producer_id: parsed(producer).id,
                     generation_id_or_member_epoch: i32::try_from(number("gen", -1))
                         .expect("an epoch"),
                     member_id: option("as").unwrap_or_default().to_owned().into(),
-                    topics: topics.collect(),
+                    topics: self.commits_in_transaction(offsets),
                     ..TxnOffsetCommitRequest::default()
                 };
                 let version = i16::try_from(number("v", 5)).expect("a version");
@@ -447,6 +435,25 @@ impl World {
             )
         });
         offsets.collect()
+    }
+
+    fn commits_in_transaction(&self, words: &[&str]) -> Vec<TxnOffsetCommitRequestTopic> {
+        let topics = self.commits(words).into_iter().map(|topic| {
+            let partitions = topic.partitions.into_iter();
+            let partitions = partitions.map(|partition| TxnOffsetCommitRequestPartition {
+                partition_index: partition.partition_index,
+                committed_offset: partition.committed_offset,
+                committed_leader_epoch: partition.committed_leader_epoch,
+                committed_metadata: partition.committed_metadata,
+            });
+            let found = self.image.topic(&topic.name);
+            TxnOffsetCommitRequestTopic {
+                topic_id: found.map(|topic| topic.id).unwrap_or_default(),
+                partitions: partitions.collect(),
+                name: topic.name.0,
+            }
+        });
+        topics.collect()
     }
 
     /// All that counts and all that is pending.

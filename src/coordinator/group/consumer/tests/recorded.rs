@@ -229,6 +229,7 @@ fn we_write_the_same_bytes() {
                     &records(&theirs),
                     None,
                     Compression::None,
+                    usize::MAX,
                     header.max_timestamp,
                 );
                 let ours = ours.expect("a small batch");

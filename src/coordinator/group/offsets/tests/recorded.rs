@@ -165,6 +165,7 @@ fn we_write_the_same_bytes() {
                 &records,
                 producer,
                 Compression::None,
+                usize::MAX,
                 header.max_timestamp,
             );
             let ours = ours.expect("a small batch");

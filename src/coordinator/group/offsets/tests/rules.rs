@@ -1,6 +1,13 @@
 //! The rules, one script each.
 
-use super::{check, check_with};
+use kafka_protocol::messages::{GroupId, OffsetCommitRequest};
+use protocol::{messages::TxnOffsetCommitRequest, records::group::GroupRecord};
+
+use super::{World, check, check_with, from};
+use crate::coordinator::{
+    Machine, Ticket,
+    group::{GroupCoordinator, request::Request},
+};
 
 const MINUTE: [(&str, &str); 2] = [
     ("offsets.retention.minutes", "1"),
@@ -58,6 +65,40 @@ fn what_stands_beside_an_offset_is_bounded_in_units_of_utf16() {
          commit h t-0=3:x*4097           = t-0:OffsetMetadataTooLarge
          groups                          = g:Empty",
     );
+}
+
+/// A request may name a partition millions of times. It is refused as a whole, as everything is that no batch takes,
+/// and a record was once built for each before.
+#[test]
+fn no_more_is_built_of_a_commit_than_can_be_appended() {
+    for transactional in [false, true] {
+        let mut world = World::new(&[]);
+        world.records_bytes_max = 1000;
+        let words = vec!["t-0=1:meta"; 10_000];
+        let topics = world.commits(&words);
+        let request = if transactional {
+            let body = TxnOffsetCommitRequest {
+                group_id: "g".into(),
+                generation_id_or_member_epoch: -1,
+                topics: world.commits_in_transaction(&words),
+                ..TxnOffsetCommitRequest::default()
+            };
+            Request::CommitInTransaction(from(5, body))
+        } else {
+            let body = OffsetCommitRequest::default()
+                .with_group_id(GroupId("g".into()))
+                .with_generation_id_or_member_epoch(-1)
+                .with_topics(topics);
+            Request::Commit(from(9, body))
+        };
+        let effects = world.with_env(|machine, env| machine.handle(Ticket::new(0), request, env));
+        let size = |record: &GroupRecord| {
+            let (key, value) = GroupCoordinator::encoded(record).expect("a record");
+            key.len() + value.map_or(0, |value| value.len())
+        };
+        let bytes: usize = effects.append.iter().map(size).sum();
+        assert!((1001..2000).contains(&bytes), "{bytes} bytes");
+    }
 }
 
 #[test]
@@ -321,7 +362,7 @@ fn what_goes_at_once_is_bounded() {
     }
     let mut settings = MINUTE.to_vec();
     settings.push(("group.initial.rebalance.delay.ms", "0"));
-    let mut world = super::World::new(&settings);
+    let mut world = World::new(&settings);
     for line in script.lines() {
         world.command(line.split_once(" = ").expect("a command").0);
     }
