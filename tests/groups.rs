@@ -510,6 +510,37 @@ fn a_commit_is_refused_partition_by_partition() {
     assert_eq!(committed(&mut client, "g"), ["t-0=1:", "u-0=4:"]);
 }
 
+/// As at a real broker, which tells nobody why. There such a group cannot be deleted either: here it takes several
+/// batches.
+#[test]
+fn what_is_too_much_for_a_batch_is_not_committed_but_is_deleted() {
+    let mut settings = SETTINGS.to_vec();
+    settings.push(("message.max.bytes", "2000"));
+    let broker = TestBroker::start_with(&settings);
+    let mut client = broker.client();
+    client.create_topic("t", 100);
+    find_coordinator(&mut client, "g");
+    let too_much = vec![ErrorCode::UnknownServerError.code(); 100];
+    let again = vec![("t", 0, 1, ""); 100];
+    assert_eq!(commit(&mut client, "g", NOBODY, &again), too_much);
+    let all: Vec<Offset<'_>> = (0..100).map(|index| ("t", index, 1, "")).collect();
+    assert_eq!(commit(&mut client, "g", NOBODY, &all), too_much);
+    assert_eq!(listed(&mut client), []);
+
+    for group in ["g", "h", "i"] {
+        for some in all.chunks(20) {
+            assert_eq!(commit(&mut client, group, NOBODY, some), [0; 20]);
+        }
+    }
+    let gone = |group: &str| (group.to_owned(), 0);
+    let mut deleted = delete(&mut client, &["g", "x", "h", "i"]);
+    deleted.sort();
+    let not_found = ("x".to_owned(), ErrorCode::GroupIdNotFound.code());
+    assert_eq!(deleted, [gone("g"), gone("h"), gone("i"), not_found]);
+    assert_eq!(listed(&mut client), []);
+    assert_eq!(committed(&mut client, "g"), [""; 0]);
+}
+
 #[test]
 fn who_is_not_of_this_generation_does_not_commit() {
     let (_broker, mut client) = started();

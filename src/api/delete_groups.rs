@@ -35,11 +35,21 @@ pub(crate) async fn handle(broker: &Broker, req: DeleteGroupsRequest) -> DeleteG
                 .push(Arc::from(&**group_id)),
         }
     }
-    for (index, group_ids) in by_partition {
-        let groups = DeleteGroups(group_ids.clone());
-        match broker.groups().ask_groups(index, groups).await {
-            Ok(deleted) => results.extend(deleted),
-            Err(code) => results.extend(group_ids.iter().map(|group_id| refused(group_id, code))),
+    for (index, mut group_ids) in by_partition {
+        // Some at a time, and of one with many offsets some of these.
+        while !group_ids.is_empty() {
+            let groups = DeleteGroups(group_ids.clone());
+            match broker.groups().ask_groups(index, groups).await {
+                Ok(deleted) => {
+                    let done: HashSet<&str> = deleted.iter().map(|it| &**it.group_id).collect();
+                    group_ids.retain(|group_id| !done.contains(&**group_id));
+                    results.extend(deleted);
+                }
+                Err(code) => {
+                    let left = group_ids.drain(..);
+                    results.extend(left.map(|group_id| refused(&group_id, code)));
+                }
+            }
         }
     }
     DeleteGroupsResponse::default().with_results(results)

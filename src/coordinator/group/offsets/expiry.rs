@@ -12,7 +12,7 @@ use replication::cluster::ClusterImage;
 
 use super::{
     super::{Effects, Group, GroupCoordinator, RetentionBase, Timer},
-    delete::tombstone,
+    delete::Tombstones,
     table::Committed,
 };
 use crate::coordinator::Env;
@@ -20,40 +20,16 @@ use crate::coordinator::Env;
 /// The most that the tombstones of one batch take; a log takes batches of a million bytes unless told otherwise.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// What a tombstone takes beside its group's id and its topic's name, at most.
-const TOMBSTONE_BYTES: usize = 40;
-
 /// When the rest follows. Not at once: a log that cannot be written to must not keep us busy.
 const REST_MS: i64 = 100;
 
 /// When what could not be written is tried again.
 const AGAIN_MS: i64 = 1000;
 
-/// Tombstones as they are collected.
-#[derive(Default)]
-struct Tombstones {
-    /// Of offsets, and of groups.
-    records: Vec<GroupRecord>,
-    offset_count: usize,
-    size: usize,
-}
-
-impl Tombstones {
-    fn push(&mut self, group_id: &str, topic: &str, partition: i32) {
-        self.records.push(tombstone(group_id, topic, partition));
-        self.offset_count += 1;
-        self.size += TOMBSTONE_BYTES + group_id.len() + topic.len();
-    }
-
-    fn is_full(&self) -> bool {
-        BATCH_BYTES <= self.size
-    }
-}
-
 impl GroupCoordinator {
     /// Once in every `offsets.retention.check.interval.ms`.
     pub(in super::super) fn expire_offsets(&mut self, env: &mut Env<'_>) -> Effects {
-        let mut gone = Tombstones::default();
+        let mut gone = Tombstones::at_most(BATCH_BYTES, env);
         let retention_ms = env.config.groups.offsets_retention_ms;
         for (group_id, group) in &self.groups {
             if gone.is_full() {
@@ -67,9 +43,7 @@ impl GroupCoordinator {
                 retention_ms,
             };
             if expired.collect(&mut gone) && group.is_empty() {
-                let tombstones = group.tombstones(group_id);
-                gone.size += tombstones.len() * (TOMBSTONE_BYTES + group_id.len());
-                gone.records.extend(tombstones);
+                gone.push_group(group_id, group);
             }
         }
         self.figures.offset_expirations.add(gone.offset_count);
@@ -88,7 +62,7 @@ impl GroupCoordinator {
 
     /// Offsets of topics that are no more, or that are others now though they have the same name.
     pub(in super::super) fn drop_deleted_topics(&mut self, env: &mut Env<'_>) -> Effects {
-        let mut gone = Tombstones::default();
+        let mut gone = Tombstones::at_most(BATCH_BYTES, env);
         let compared = self.offsets.compared.as_deref();
         if compared.is_some_and(|before| !self.lost_a_topic(before, env.image)) {
             self.offsets.compared = Some(Arc::clone(env.image));
