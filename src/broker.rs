@@ -12,6 +12,7 @@ mod start;
 use std::{
     collections::BTreeMap,
     future::Future,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -68,6 +69,8 @@ pub struct Broker {
     transactions: Transactions,
     /// Why topics could not be created automatically.
     complaints: Mutex<Complaints>,
+    /// Of clients, apart from those for them: a crowd of the ones shall not hide the others.
+    clients_faults: Mutex<Complaints>,
     metrics: Arc<Metrics>,
     cleaner: Cleaner,
     stopping: watch::Sender<bool>,
@@ -307,6 +310,15 @@ impl Broker {
             failed.get_or_insert(why);
             first
         });
+    }
+
+    /// Whether to tell of the end of a client's connection: not each time, if it comes back as often as it is closed.
+    pub(crate) fn is_news(&self, client: IpAddr, reason: &str) -> bool {
+        let mut faults = self
+            .clients_faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        faults.is_news(&format!("{client}: {reason}"), clock::steady_now())
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -217,6 +217,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         transactions: Transactions::new(transactions),
         producer_ids: AsyncMutex::default(),
         complaints: Mutex::default(),
+        clients_faults: Mutex::default(),
         metrics: Arc::default(),
         cleaner: Cleaner::default(),
         stopping: watch::Sender::new(false),

@@ -112,7 +112,7 @@ impl Connection {
     }
 
     /// Serves the client until it leaves, misbehaves or falls silent. What ends a connection is
-    /// logged here, once, with the peer's address.
+    /// logged here, once, with the peer's address; at a lower level if it was just now.
     pub(super) async fn serve(mut self) {
         match self.run().await {
             Ok(()) | Err(Fault::Gone) => {
@@ -122,15 +122,22 @@ impl Connection {
             Err(Fault::Idle) => {
                 let listener = self.broker.metrics().listener(&self.listener);
                 listener.expired.fetch_add(1, Relaxed);
-                info!(
-                    peer = %self.peer,
-                    "closing the connection: silent for {} ms (connections.max.idle.ms)",
-                    self.idle_max.as_millis()
-                );
+                let silent_ms = self.idle_max.as_millis();
+                self.tell(&format!(
+                    "silent for {silent_ms} ms (connections.max.idle.ms)"
+                ));
             }
-            Err(Fault::Protocol(reason)) => {
-                info!(peer = %self.peer, "closing the connection: {reason}");
-            }
+            Err(Fault::Protocol(reason)) => self.tell(&reason),
+        }
+    }
+
+    /// Says why the connection is closed, unless the same was said of this client a short while ago.
+    fn tell(&self, reason: &str) {
+        let peer = self.peer;
+        if self.broker.is_news(peer.ip(), reason) {
+            info!(%peer, "closing the connection: {reason}");
+        } else {
+            debug!(%peer, "closing the connection: {reason}");
         }
     }
 

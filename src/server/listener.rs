@@ -15,13 +15,15 @@ use tokio::{
     sync::Notify,
     task::AbortHandle,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::Connection;
 use crate::{broker::Broker, config::Sockets, metrics::Listener as Counts};
 
 /// How long to wait after the system had no descriptor or memory for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+const REFUSED: &str = "refusing a connection: max.connections, max.connections.per.ip or the limit of open files is reached";
 
 /// A bound socket of one named listener.
 #[derive(Debug)]
@@ -112,7 +114,11 @@ impl Listener {
         };
         let Some(seat) = broker.connections().sit_down(peer.ip(), limits) else {
             counts.refused.fetch_add(1, Relaxed);
-            info!(%peer, "refusing a connection: max.connections, max.connections.per.ip or the limit of open files is reached");
+            if broker.is_news(peer.ip(), REFUSED) {
+                info!(%peer, "{REFUSED}");
+            } else {
+                debug!(%peer, "{REFUSED}");
+            }
             return;
         };
         // Answers are written whole; waiting for more to send would only delay them.

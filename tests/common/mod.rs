@@ -157,6 +157,10 @@ impl Client {
         })
     }
 
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("it is connected")
+    }
+
     /// Sends a request and decodes its answer.
     pub(crate) fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
         self.send(version, request);
