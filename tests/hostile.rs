@@ -432,6 +432,44 @@ fn a_silent_client_is_cut_off() {
     assert_serves(&broker);
 }
 
+const EXPIRED: &str = "kafka_server_socketservermetrics_expired_connections_killed_count";
+
+#[test]
+fn a_client_that_stops_in_the_middle_of_a_request_is_cut_off() {
+    let broker = TestBroker::start_with(&[("connections.max.idle.ms", "500")]);
+    let mut client = broker.client();
+    client
+        .send_raw(&[0, 0, 0, 100, 0, 3])
+        .expect("the broker reads");
+    assert!(client.is_closed());
+    assert_eq!(broker.metric(EXPIRED), 1.0);
+    assert_serves(&broker);
+}
+
+/// Its answer is larger than what the system keeps for it on the way.
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let broker = TestBroker::start_with(&[("connections.max.idle.ms", "2000")]);
+    broker.client().create_topic("t", 1);
+    let records = batch(&[&"x".repeat(1_000_000)]);
+    for _ in 0..20 {
+        let response = broker.client().produce("t", 0, records.clone());
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    }
+    let mut client = broker.client();
+    let mut request = fetch_request("t", 0, 0);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    client.send(12, &request);
+    let deadline = Instant::now() + PATIENCE;
+    while broker.metric(EXPIRED) < 1.0 {
+        assert!(Instant::now() < deadline, "it is still waited for");
+        assert_serves(&broker);
+    }
+    let ended = client.receive_frame().expect_err("a part of the answer");
+    let ends = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+    assert!(ends.contains(&ended.kind()), "{ended}");
+}
+
 /// For as long as the client likes: 24 days.
 fn endless_fetch() -> FetchRequest {
     fetch_request("t", 0, 0).with_max_wait_ms(i32::MAX)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use common::{TestBroker, batch, fetch_request, produce_request, values};
-use kafka_protocol::messages::{FetchResponse, MetadataRequest, ProduceResponse};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, MetadataRequest, ProduceResponse};
 use protocol::{
     batch::{Batch, Builder},
     compression::Compression,
@@ -79,7 +79,7 @@ fn every_version_of_produce_and_fetch_is_answered() {
         );
         offset += 1;
     }
-    for version in 4..=17 {
+    for version in 4..=18 {
         let mut request = fetch_request("t", 0, 10);
         if version >= 13 {
             request.topics[0].topic_id = topic_id;
@@ -125,7 +125,7 @@ fn a_fetch_at_the_end_waits_for_the_next_record() {
     producer.create_topic("t", 1);
     consumer.send(12, &fetch_request("t", 0, 0));
     assert_eq!(produced(&producer.produce("t", 0, batch(&["now"]))), (0, 0));
-    let response = consumer.receive::<kafka_protocol::messages::FetchRequest>(12);
+    let response = consumer.receive::<FetchRequest>(12);
     assert_eq!(values(fetched(response).2), [(0, "now".to_owned())]);
 }
 
@@ -179,6 +179,53 @@ fn the_first_batch_is_returned_whole_whatever_the_limits() {
         i32::try_from(first.len() + 10).expect("small");
     let (_, _, records) = fetched(client.call(12, &request));
     assert_eq!(records.len(), first.len() + 10);
+}
+
+#[test]
+fn a_fetch_waits_for_as_much_as_it_asks_for() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.create_topic("t", 1);
+    let records = batch(&[&"x".repeat(300)]);
+    client.produce("t", 0, records.clone());
+    let wanted = i32::try_from(records.len() + 1).expect("small");
+    let request = fetch_request("t", 0, 0)
+        .with_min_bytes(wanted)
+        .with_max_wait_ms(60_000);
+    let mut waiting = broker.client();
+    waiting.send(12, &request);
+    client.produce("t", 0, records.clone());
+    let (error, _, records_of_both) = fetched(waiting.receive::<FetchRequest>(12));
+    assert_eq!((error, records_of_both.len()), (0, 2 * records.len()));
+}
+
+/// `max_bytes` is of all partitions together, whatever each of them may have.
+#[test]
+fn an_answer_is_no_larger_than_asked_for() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.create_topic("t", 3);
+    let records = batch(&[&"x".repeat(1000)]);
+    for index in 0..3 {
+        for _ in 0..3 {
+            client.produce("t", index, records.clone());
+        }
+    }
+    let size = i32::try_from(records.len()).expect("small");
+    for (max_bytes, expected) in [(4 * size, [3, 1, 0]), (1, [1, 0, 0]), (i32::MAX, [3, 3, 3])] {
+        let mut request = fetch_request("t", 0, 0).with_max_bytes(max_bytes);
+        let first = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions = (0..3)
+            .map(|index| first.clone().with_partition(index))
+            .collect();
+        let response = client.call(12, &request);
+        let counts: Vec<usize> = response.responses[0]
+            .partitions
+            .iter()
+            .map(|partition| partition.records.as_ref().map_or(0, Bytes::len) / records.len())
+            .collect();
+        assert_eq!(counts, expected, "{max_bytes}");
+    }
 }
 
 #[test]
