@@ -13,10 +13,13 @@
 //! A connection owns its buffer only while bytes are on their way: a silent one keeps no buffer.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     os::fd::AsFd,
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -27,7 +30,7 @@ use protocol::{frame, request, response::Encoded};
 use socket2::SockRef;
 use storage::log::Slice;
 use tokio::{
-    io::{AsyncWriteExt, Interest},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
 };
 use tracing::{debug, info};
@@ -163,7 +166,7 @@ impl Connection {
                 }
                 ready = self.socket.readable(), if !is_stopping && self.outbox.len() < WAITING_MAX => {
                     ready?;
-                    if !self.read()? {
+                    if !self.read().await? {
                         return Ok(());
                     }
                 }
@@ -190,18 +193,20 @@ impl Connection {
     }
 
     /// Reads what has arrived, up to the buffer's room. `false` when the client has closed.
-    fn read(&mut self) -> Result<bool, Fault> {
+    async fn read(&mut self) -> Result<bool, Fault> {
         let missing = frame::wanted(&self.inbox);
         // A length prefix is a claim, not a reservation: the buffer grows with what has come.
         let room = missing
             .min(self.inbox.len() * GROWTH)
             .clamp(READ_MIN, READ_MAX);
         self.inbox.reserve(room);
-        match self.socket.try_read_buf(&mut self.inbox) {
-            Ok(0) => Ok(false),
-            Ok(_) => Ok(true),
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(err) => Err(err.into()),
+        // Once: who waits here answers nobody. And not by `try_read_buf`, which does not know by a short read that nothing is
+        // left, as this does: each request would cost a call more that only says so.
+        let mut read = pin!(self.socket.read_buf(&mut self.inbox));
+        match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+            Poll::Ready(Ok(size)) => Ok(size > 0),
+            Poll::Ready(Err(err)) => Err(err.into()),
+            Poll::Pending => Ok(true),
         }
     }
 
