@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use kafka_protocol::{
     messages::{FetchRequest, TopicName},
     protocol::StrBytes,
@@ -97,6 +98,8 @@ struct One {
     /// The last epoch that the reader and this log have in common, and where it ends here: the reader
     /// has something else after that.
     divergence: Option<EpochEndOffset>,
+    /// What was read, if it is so little that it goes into the answer itself.
+    inline: Option<Bytes>,
 }
 
 /// Looks at every partition, and answers at once if there is enough to tell.
@@ -122,7 +125,7 @@ pub(crate) fn start(broker: &Arc<Broker>, ctx: &Context, req: FetchRequest) -> F
     };
     if waiting.knows_producers() {
         let enough = waiting.read();
-        if (enough || waits.is_zero()) && waiting.is_resident() {
+        if (enough || waits.is_zero()) && waiting.is_at_hand() {
             return Fetched::Ready(waiting.answer());
         }
     }
@@ -220,11 +223,13 @@ impl One {
                 partition: Some(partition),
                 outcome: Err(Error::NotReadYet),
                 divergence: None,
+                inline: None,
             },
             Err(err) => Self {
                 partition: None,
                 outcome: Err(err),
                 divergence: None,
+                inline: None,
             },
         }
     }
@@ -234,6 +239,7 @@ impl One {
         let Some(partition) = &self.partition else {
             return 0;
         };
+        self.inline = None;
         (self.outcome, self.divergence) = match read(partition, wanted, max_bytes, min_one, limits)
         {
             Ok((read, divergence)) => (Ok(read), divergence),
@@ -245,6 +251,19 @@ impl One {
     /// Is there something to tell that does not wait for records?
     fn is_urgent(&self) -> bool {
         self.outcome.is_err() || self.divergence.is_some()
+    }
+
+    /// Reads what goes into the answer itself. False where that, or sending the rest, would wait for the disk.
+    fn is_at_hand(&mut self, inline_max: usize) -> bool {
+        let Some(slice) = self.slice() else {
+            return true;
+        };
+        if inline_max <= slice.size() {
+            return slice.resident();
+        }
+        // What cannot be read is said where the answer is made.
+        self.inline = slice.read_now().unwrap_or_default();
+        self.inline.is_some()
     }
 
     fn slice(&self) -> Option<&Slice> {
@@ -298,7 +317,7 @@ impl Waiting {
             }
         }
         drop(listening);
-        if !self.is_resident() {
+        if !self.is_at_hand() {
             warm(&self.reads).await;
         }
         self.answer()
@@ -330,11 +349,10 @@ impl Waiting {
             .all(|partition| partition.log().knows_producers())
     }
 
-    fn is_resident(&self) -> bool {
-        self.reads
-            .iter()
-            .filter_map(One::slice)
-            .all(Slice::resident)
+    /// Whether answering now would not wait for the disk.
+    fn is_at_hand(&mut self) -> bool {
+        let inline_max = self.broker.config().sendfile_min_bytes;
+        self.reads.iter_mut().all(|one| one.is_at_hand(inline_max))
     }
 
     fn answer(self) -> Answer {
@@ -391,6 +409,7 @@ impl Waiting {
 async fn warm(reads: &[One]) {
     let cold = reads
         .iter()
+        .filter(|one| one.inline.is_none())
         .filter_map(One::slice)
         .filter(|slice| !slice.resident());
     let cold: Vec<Slice> = cold.cloned().collect();
@@ -429,11 +448,12 @@ impl One {
         inline_max: usize,
         slices: &mut Vec<Slice>,
     ) -> PartitionData {
+        let inline = self.inline.map(Ok);
         let records = match &self.outcome {
             Ok(Read {
                 slice: Some(slice), ..
-            }) if slice.size() < inline_max => slice
-                .read()
+            }) if slice.size() < inline_max => inline
+                .unwrap_or_else(|| slice.read())
                 .map(Records::Bytes)
                 .map_err(|err| Error::Partition(PartitionError::Storage(err))),
             Ok(Read {

@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,11 @@ pub trait File: Send + Sync + fmt::Debug {
     fn start_writeback(&self) -> io::Result<()>;
     /// Whether reading the range now would not wait for the disk.
     fn resident(&self, position: u64, size: usize) -> bool;
+    /// Fills the buffer if that does not wait for the disk. `false` if it would, or if the file ends before.
+    fn read_now_at(&self, buffer: &mut [u8], position: u64) -> io::Result<bool> {
+        let now = self.resident(position, buffer.len());
+        Ok(now && self.read_at(buffer, position)? == buffer.len())
+    }
     /// From the page cache to a socket, as `sendfile`.
     fn send(&self, socket: BorrowedFd<'_>, position: u64, size: usize) -> io::Result<usize>;
 }
@@ -242,7 +247,7 @@ impl File for RealFile {
         // SAFETY: a call on a descriptor we own; no memory is passed.
         let result =
             unsafe { libc::sync_file_range(self.0.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
-        nix::errno::Errno::result(result)?;
+        Errno::result(result)?;
         Ok(())
     }
 
@@ -255,6 +260,16 @@ impl File for RealFile {
             // What is on its way from the disk is in the page cache too, from the moment on at which the kernel
             // begins to read ahead.
             _ => reads_without_waiting(self.0.as_fd(), position, size),
+        }
+    }
+
+    fn read_now_at(&self, buffer: &mut [u8], position: u64) -> io::Result<bool> {
+        match read_without_waiting(self.0.as_fd(), buffer, offset(position)?) {
+            Ok(count) => Ok(count == buffer.len()),
+            Err(Errno::EAGAIN) => Ok(false),
+            // The file system cannot tell.
+            Err(Errno::EOPNOTSUPP) => Ok(self.read_at(buffer, position)? == buffer.len()),
+            Err(err) => Err(err.into()),
         }
     }
 
@@ -328,18 +343,33 @@ fn reads_without_waiting(file: BorrowedFd<'_>, position: u64, size: usize) -> bo
         let Ok(at) = i64::try_from(at) else {
             return false;
         };
-        let mut byte = 0_u8;
-        let part = libc::iovec {
-            iov_base: std::ptr::from_mut(&mut byte).cast(),
-            iov_len: 1,
-        };
-        // SAFETY: one buffer of one byte that lives through the call.
-        let count =
-            unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_NOWAIT) };
         // A file system that cannot tell (EOPNOTSUPP) is taken as fast: the alternative is to
         // send every read through the blocking pool.
-        0 <= count || nix::errno::Errno::last() != nix::errno::Errno::EAGAIN
+        read_without_waiting(file, &mut [0], at) != Err(Errno::EAGAIN)
     })
+}
+
+/// Reads as much as is in the page cache from the position on, by `RWF_NOWAIT`. `EAGAIN` if the first byte is not.
+fn read_without_waiting(
+    file: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    position: i64,
+) -> Result<usize, Errno> {
+    let part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: one buffer, as long as is said, that nobody else has during the call.
+    let count = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            &raw const part,
+            1,
+            position,
+            libc::RWF_NOWAIT,
+        )
+    };
+    Errno::result(count).map(isize::cast_unsigned)
 }
 
 /// The lock Kafka takes (Java's `FileChannel.tryLock` is `fcntl(F_SETLK)`), so that we refuse each
@@ -379,9 +409,7 @@ impl RealLock {
         };
         nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&whole)).map_err(
             |errno| match errno {
-                nix::errno::Errno::EACCES | nix::errno::Errno::EAGAIN => {
-                    io::ErrorKind::WouldBlock.into()
-                }
+                Errno::EACCES | Errno::EAGAIN => io::ErrorKind::WouldBlock.into(),
                 errno => io::Error::from(errno),
             },
         )?;
@@ -425,5 +453,45 @@ impl Drop for RealLock {
         // lock of the next holder in this process.
         self.file = None;
         held.remove(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+    use super::*;
+
+    const SIZE: usize = 1 << 20;
+
+    #[test]
+    fn what_the_page_cache_has_lost_is_not_at_hand_until_it_was_read() {
+        // Beside this program: /tmp is memory on many machines.
+        let program = std::env::current_exe().expect("this program");
+        let dir = tempfile::tempdir_in(program.parent().expect("its directory"));
+        let dir = dir.expect("a directory");
+        let path = dir.path().join("file");
+        let written = vec![b'x'; SIZE];
+        fs::write(&path, &written).expect("room for a file");
+        let file = RealFile(fs::File::open(&path).expect("the file"));
+        let mut read = vec![0; SIZE];
+        assert!(file.resident(0, SIZE));
+        assert!(file.read_now_at(&mut read, 0).expect("a read"));
+        assert_eq!(read, written);
+
+        file.0.sync_all().expect("a sync");
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        posix_fadvise(&file.0, 0, 0, advice).expect("an advice");
+        // A file system in memory, or a kernel that cannot count, says nothing else.
+        if cached_pages(file.0.as_fd(), 0, SIZE) == Some(0) {
+            assert!(!file.resident(0, SIZE));
+            assert!(!file.read_now_at(&mut read, 0).expect("no read"));
+        }
+
+        file.read_at(&mut read, 0).expect("a read");
+        assert!(file.resident(0, SIZE));
+        assert!(file.read_now_at(&mut read, 0).expect("a read"));
+        // What is not there is not at hand either.
+        assert!(!file.read_now_at(&mut read, 1).expect("a short read"));
     }
 }

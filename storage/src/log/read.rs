@@ -236,6 +236,15 @@ impl Slice {
         Ok(buffer.freeze())
     }
 
+    /// The bytes if they are in the page cache: one call where asking first and reading then are several. `None` if reading
+    /// would wait for the disk, or if the log was truncated since.
+    pub fn read_now(&self) -> Result<Option<Bytes>, Error> {
+        let file = self.segment.log.get(&self.segment.place)?;
+        let mut buffer = BytesMut::zeroed(self.size);
+        let whole = self.done(file.read_now_at(&mut buffer, self.position))?;
+        Ok(whole.then(|| buffer.freeze()))
+    }
+
     /// As [`Self::read`], after what is in the buffer.
     pub fn read_into(&self, buffer: &mut BytesMut) -> Result<(), Error> {
         if self.size == 0 {
@@ -244,12 +253,19 @@ impl Slice {
         let file = self.segment.log.get(&self.segment.place)?;
         let start = buffer.len();
         buffer.resize(start + self.size, 0);
-        let done = file.read_at(&mut buffer[start..], self.position);
-        let path = self.segment.log.path(&self.segment.place);
-        let count = self.segment.place.volume.done("read", &path, done)?;
+        let count = self.done(file.read_at(&mut buffer[start..], self.position))?;
         // The log was truncated since: what is left is still batches.
         buffer.truncate(start + count);
         Ok(())
+    }
+
+    /// The name of the file is needed only if it could not be read.
+    fn done<T>(&self, read: std::io::Result<T>) -> Result<T, Error> {
+        read.or_else(|err| {
+            let place = &self.segment.place;
+            let path = self.segment.log.path(place);
+            place.volume.done("read", &path, Err(err))
+        })
     }
 
     /// Whether reading now would not wait for the disk.
@@ -274,9 +290,7 @@ impl Slice {
         let mut done = 0;
         while done < self.size {
             let want = buffer.len().min(self.size - done);
-            let read = file.read_at(&mut buffer[..want], self.position + done as u64);
-            let path = self.segment.log.path(&self.segment.place);
-            match self.segment.place.volume.done("read", &path, read)? {
+            match self.done(file.read_at(&mut buffer[..want], self.position + done as u64))? {
                 0 => break,
                 count => done += count,
             }
