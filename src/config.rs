@@ -61,6 +61,7 @@ pub struct Config {
     /// What clients are told. A port of 0 stands for the one that was bound.
     pub advertised_listeners: Vec<Listener>,
     pub controller_listeners: Vec<Listener>,
+    pub advertised_controller_listeners: Vec<Listener>,
     pub inter_broker_listener_name: String,
     pub controller_quorum_voters: Vec<Voter>,
 
@@ -138,6 +139,7 @@ impl Config {
             listeners: self.listeners.clone(),
             advertised_listeners: self.advertised_listeners.clone(),
             controller_listeners: self.controller_listeners.clone(),
+            advertised_controller_listeners: self.advertised_controller_listeners.clone(),
             ..config
         })
     }
@@ -192,6 +194,7 @@ impl Config {
             listeners: network.listeners,
             advertised_listeners: network.advertised_listeners,
             controller_listeners: network.controller_listeners,
+            advertised_controller_listeners: network.advertised_controller_listeners,
             inter_broker_listener_name: network.inter_broker_listener_name,
             controller_quorum_voters: listeners::voters(&mut read),
 

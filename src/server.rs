@@ -6,5 +6,5 @@ mod dispatch;
 mod listener;
 mod outbox;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, Role};
 pub(crate) use listener::{Connections, Listener, OwnLimits, Unresolved};

@@ -11,8 +11,8 @@ use kafka_protocol::{
         AlterReplicaLogDirsRequest, ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId,
         DescribeClusterRequest, DescribeLogDirsRequest, DescribeProducersRequest,
         DescribeQuorumRequest, ElectLeadersRequest, InitProducerIdRequest,
-        ListPartitionReassignmentsRequest, OffsetForLeaderEpochRequest, ProducerId,
-        TransactionalId, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+        ProducerId, TransactionalId, UnregisterBrokerRequest, UpdateFeaturesRequest,
         alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
         describe_log_dirs_request::DescribableLogDirTopic,
         describe_producers_request,
@@ -602,4 +602,56 @@ fn a_replica_moves_to_another_directory_with_what_is_in_it() {
     assert_eq!(values, ["kept", "and more"]);
     let broker = broker.restart(&[("log.dirs", &format!("{first},{second}"))]);
     assert_eq!(home(&mut broker.client()), *to);
+}
+
+/// What Apache Kafka 4.4.0 answers its tools with `--bootstrap-controller`, at the port where a container's health is
+/// looked for. Of the 42 keys that it lists there, all that are served here but Fetch, which only its own nodes ask for.
+#[test]
+fn a_controllers_listener_serves_what_is_for_controllers() {
+    const MISMATCHED_ENDPOINT_TYPE: i16 = 114;
+    let broker = TestBroker::start_with(&[
+        (
+            "listeners",
+            "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0",
+        ),
+        ("controller.listener.names", "CONTROLLER"),
+    ]);
+    let running = broker.running.as_ref().expect("it runs");
+    let address = running.address("CONTROLLER").expect("it is bound");
+    let client = &mut Client::connect(address);
+    let served = api_versions(client, 3);
+    let keys: Vec<i16> = served.api_keys.iter().map(|api| api.api_key).collect();
+    assert_eq!(keys, [18, 19, 20, 32, 33, 37, 43, 44, 46, 55, 57, 60, 64]);
+    assert!(!served.finalized_features.is_empty());
+
+    let controllers = DescribeClusterRequest::default().with_endpoint_type(2);
+    let brokers = DescribeClusterRequest::default().with_endpoint_type(1);
+    let found = client.call(2, &controllers);
+    assert_eq!(
+        (found.error_code, found.endpoint_type, found.controller_id.0),
+        (0, 2, 1)
+    );
+    let [only] = &found.brokers[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(
+        (only.broker_id.0, &*only.host, only.port),
+        (1, "127.0.0.1", i32::from(address.port()))
+    );
+    let refused = client.call(2, &brokers);
+    assert_eq!(refused.error_code, MISMATCHED_ENDPOINT_TYPE);
+    assert_eq!(
+        refused.error_message.as_deref(),
+        Some(
+            "The request was sent to an endpoint of type CONTROLLER, but we wanted an endpoint of type BROKER"
+        )
+    );
+
+    client.create_topic("t", 1);
+    let mut other = broker.client();
+    let all = other.call(9, &MetadataRequest::default().with_topics(None));
+    assert_eq!(all.topics.len(), 1);
+    client.send(9, &MetadataRequest::default());
+    assert!(client.is_closed(), "Metadata is for brokers");
+    assert_eq!(other.call(2, &brokers).error_code, 0);
 }

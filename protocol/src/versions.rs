@@ -68,6 +68,24 @@ pub const SERVED: &[(ApiKey, Range)] = &[
     (ApiKey::DescribeTopicPartitions, versions(0, 0)),
 ];
 
+/// What a controller's listener serves of it, as in Apache Kafka: what is asked about the cluster and changes it. What
+/// only other nodes ask of a controller is not here, nor is anything else.
+pub const OF_CONTROLLERS: &[ApiKey] = &[
+    ApiKey::ApiVersions,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::CreatePartitions,
+    ApiKey::ElectLeaders,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::ListPartitionReassignments,
+    ApiKey::DescribeQuorum,
+    ApiKey::UpdateFeatures,
+    ApiKey::DescribeCluster,
+    ApiKey::UnregisterBroker,
+];
+
 /// The versions in which `key` is served, if it is.
 pub fn served(key: ApiKey) -> Option<Range> {
     SERVED

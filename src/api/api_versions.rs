@@ -59,6 +59,7 @@ pub(crate) fn handle(
 
     let response = ApiVersionsResponse::default().with_api_keys(
         versions::advertised()
+            .filter(|(key, _)| ctx.role.serves(*key))
             .map(|(key, range)| row(key, range))
             .collect(),
     );

@@ -173,6 +173,7 @@ mod tests {
             client_id: None,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             listener: Arc::from("PLAINTEXT"),
+            role: crate::server::Role::Broker,
         };
         let topic = WritableTxnMarkerTopic {
             name: "nope".into(),

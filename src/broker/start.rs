@@ -55,7 +55,7 @@ use crate::{
     fetch_sessions::FetchSessions,
     metrics::{self, gauges},
     rules::Rules,
-    server::{Connections, Listener, OwnLimits, Unresolved},
+    server::{Connections, Listener, OwnLimits, Role, Unresolved},
     topic_name, upkeep, warnings,
 };
 
@@ -163,6 +163,7 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         &cluster_id,
         disk,
         &directories,
+        endpoints(&config.advertised_controller_listeners, &addresses),
         Arc::clone(&shared_config),
     ))
     .await?;
@@ -427,9 +428,12 @@ async fn own_limits(config: &Config) -> Result<OwnLimits, StartError> {
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
-    for listener in &config.listeners {
+    let brokers = config.listeners.iter().map(|it| (it, Role::Broker));
+    let controllers = config.controller_listeners.iter();
+    let controllers = controllers.map(|it| (it, Role::Controller));
+    for (listener, role) in brokers.chain(controllers) {
         let (host, sockets) = (&listener.host, config.sockets);
-        let bound = Listener::bind(&listener.name, host, listener.port, sockets).await;
+        let bound = Listener::bind(&listener.name, role, host, listener.port, sockets).await;
         listeners.push(bound.map_err(|source| StartError::Listen {
             listener: listener.clone(),
             source,
@@ -460,14 +464,13 @@ fn controller_config(
     cluster_id: &str,
     disk: Arc<dyn Disk>,
     directories: &[Arc<Directory>],
+    endpoints: Vec<Endpoint>,
     shared: Arc<ArcSwap<Config>>,
 ) -> ControllerConfig {
     let is_home = |directory: &&Arc<Directory>| directory.path() == config.metadata_log_dir;
     let home = directories.iter().find(is_home).unwrap_or(&directories[0]);
-    let endpoints = endpoints(&config.controller_listeners, &BTreeMap::new());
-    let address = endpoints
-        .first()
-        .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port));
+    let own = config.controller_listeners.first();
+    let address = own.map(|listener| format!("{}:{}", listener.host, listener.port));
     let voters = config
         .controller_quorum_voters
         .iter()

@@ -182,6 +182,7 @@ pub(super) struct Network {
     pub(super) listeners: Vec<Listener>,
     pub(super) advertised_listeners: Vec<Listener>,
     pub(super) controller_listeners: Vec<Listener>,
+    pub(super) advertised_controller_listeners: Vec<Listener>,
     pub(super) inter_broker_listener_name: String,
 }
 
@@ -217,6 +218,13 @@ impl Network {
             .into_iter()
             .partition(|listener| controllers.contains(&listener.name));
         let mut advertised_listeners = listed(read, "advertised.listeners", List::Advertised);
+        let mut advertised_controller_listeners = controller_listeners.clone();
+        for listener in &mut advertised_controller_listeners {
+            let mut others = advertised_listeners.iter();
+            if let Some(advertised) = others.find(|other| other.name == listener.name) {
+                *listener = advertised.clone();
+            }
+        }
         advertised_listeners.retain(|listener| !controllers.contains(&listener.name));
 
         for listener in listeners.iter().chain(&controller_listeners) {
@@ -254,7 +262,10 @@ impl Network {
         if advertised_listeners.is_empty() {
             advertised_listeners = listeners.clone();
         }
-        for listener in &mut advertised_listeners {
+        for listener in advertised_listeners
+            .iter_mut()
+            .chain(&mut advertised_controller_listeners)
+        {
             if matches!(listener.host.as_str(), "" | "0.0.0.0" | "::") {
                 listener.host = own_host(settings);
             }
@@ -264,6 +275,7 @@ impl Network {
             listeners,
             advertised_listeners,
             controller_listeners,
+            advertised_controller_listeners,
             inter_broker_listener_name,
         }
     }

@@ -94,6 +94,11 @@ fn a_testcontainers_environment_starts_one_node() {
         addresses(&config.controller_listeners),
         "CONTROLLER://:9094"
     );
+    let advertised = &config.advertised_controller_listeners[0];
+    assert!(
+        !advertised.host.is_empty() && advertised.port == 9094,
+        "{advertised:?}"
+    );
     assert_eq!(
         addresses(&config.advertised_listeners),
         "PLAINTEXT://localhost:32801 BROKER://a1b2:9093 TC-0://kafka:19092"

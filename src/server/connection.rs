@@ -36,7 +36,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    Context,
+    Context, Role,
     dispatch::{self, Answer, Reply},
     outbox::{Meter, Outbox},
 };
@@ -88,6 +88,7 @@ pub(super) struct Connection {
     socket: TcpStream,
     peer: SocketAddr,
     listener: Arc<str>,
+    role: Role,
     inbox: BytesMut,
     outbox: Outbox,
     idle_max: Duration,
@@ -100,6 +101,7 @@ impl Connection {
         socket: TcpStream,
         peer: SocketAddr,
         listener: Arc<str>,
+        role: Role,
     ) -> Self {
         let config = broker.config();
         Self {
@@ -109,6 +111,7 @@ impl Connection {
             socket,
             peer,
             listener,
+            role,
             inbox: BytesMut::new(),
             outbox: Outbox::default(),
         }
@@ -224,6 +227,12 @@ impl Connection {
     async fn serve_frame(&mut self, frame: bytes::Bytes) -> Result<(), Fault> {
         let size = frame.len();
         let request = request::decode(frame).map_err(|err| Fault::Protocol(err.to_string()))?;
+        let api_key = request.header.api_key;
+        if !self.role.serves(api_key) {
+            return Err(Fault::Protocol(format!(
+                "{api_key:?} is not for a controller, whose listener this is"
+            )));
+        }
         let ctx = Context {
             received_at: Instant::now(),
             now: clock::now(),
@@ -231,6 +240,7 @@ impl Connection {
             client_id: request.header.client_id.clone(),
             peer: self.peer.ip(),
             listener: Arc::clone(&self.listener),
+            role: self.role,
         };
         let mut meter = Meter {
             api_key: request.header.api_key,

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{messages::ApiKey, protocol::StrBytes};
+use protocol::versions;
 
 use crate::api::error::Error;
 
@@ -25,6 +26,26 @@ pub(crate) struct Context {
     pub(crate) peer: IpAddr,
     /// Name of the listener the client came in by: its answers advertise this listener's addresses.
     pub(crate) listener: Arc<str>,
+    /// Whom it reaches by that.
+    pub(crate) role: Role,
+}
+
+/// What a node is to those who come in by a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Broker,
+    /// Named in `controller.listener.names`.
+    Controller,
+}
+
+impl Role {
+    /// Is this for it to answer?
+    pub(crate) fn serves(self, key: ApiKey) -> bool {
+        match self {
+            Self::Broker => true,
+            Self::Controller => versions::OF_CONTROLLERS.contains(&key),
+        }
+    }
 }
 
 impl Context {

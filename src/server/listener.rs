@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::connection::Connection;
+use super::{Role, connection::Connection};
 use crate::{broker::Broker, config::Sockets, metrics::Listener as Counts};
 
 /// How long to wait after the system had no descriptor or memory for a connection.
@@ -29,6 +29,7 @@ const REFUSED: &str = "refusing a connection: max.connections, max.connections.p
 #[derive(Debug)]
 pub(crate) struct Listener {
     name: Arc<str>,
+    role: Role,
     socket: TcpListener,
 }
 
@@ -37,6 +38,7 @@ impl Listener {
     /// included where the system has them.
     pub(crate) async fn bind(
         name: &str,
+        role: Role,
         host: &str,
         port: u16,
         sockets: Sockets,
@@ -54,6 +56,7 @@ impl Listener {
                 Ok(socket) => {
                     return Ok(Self {
                         name: name.into(),
+                        role,
                         socket,
                     });
                 }
@@ -129,7 +132,13 @@ impl Listener {
         if let Err(err) = SockRef::from(&socket).set_keepalive(true) {
             warn!(%peer, %err, "cannot set SO_KEEPALIVE");
         }
-        let connection = Connection::new(Arc::clone(broker), socket, peer, Arc::clone(&self.name));
+        let connection = Connection::new(
+            Arc::clone(broker),
+            socket,
+            peer,
+            Arc::clone(&self.name),
+            self.role,
+        );
         counts.created.fetch_add(1, Relaxed);
         let open = Open(Arc::clone(counts));
         let id = seat.id;
@@ -371,7 +380,7 @@ mod tests {
             send_buffer_bytes: Some(30_000),
             receive_buffer_bytes: Some(40_000),
         };
-        let listener = Listener::bind("PLAINTEXT", "127.0.0.1", 0, asked);
+        let listener = Listener::bind("PLAINTEXT", Role::Broker, "127.0.0.1", 0, asked);
         let listener = listener.await.expect("a free port").socket;
         let client = TcpStream::connect(listener.local_addr().expect("bound"));
         let (accepted, _client) = tokio::join!(listener.accept(), client);
