@@ -16,9 +16,10 @@ use uuid::Uuid;
 
 use super::{Partitions, Subscriber, read_the_same};
 
-/// How many steps the search for chains takes in all. It ends by itself long before in groups as there are; what
-/// it had found until then is valid in any case.
-const SEARCH_MAX: usize = 20_000_000;
+/// How many steps evening out takes in all: some tenths of a second, in which nobody else in the group's partition is
+/// served, and members may ask for it each second. It ends by itself long before in groups as there are. What it had
+/// found until then is valid in any case, and the next assignment goes on from there.
+const STEPS_MAX: usize = 1_000_000;
 
 pub(super) fn assign<'a>(
     members: &[Subscriber<'a>],
@@ -31,7 +32,7 @@ pub(super) fn assign<'a>(
     if read_the_same(members) {
         same_topics(members, kept, free)
     } else {
-        let shares = different_topics(members, kept, &free);
+        let shares = different_topics(members, kept, &free, STEPS_MAX);
         shares.given.into_iter().map(Cow::Owned).collect()
     }
 }
@@ -141,6 +142,7 @@ fn different_topics(
     members: &[Subscriber<'_>],
     kept: Vec<Cow<'_, Partitions>>,
     free: &[(Uuid, i32)],
+    steps_max: usize,
 ) -> Shares {
     let given: Vec<Partitions> = kept.into_iter().map(Cow::into_owned).collect();
     let mut subscribers: BTreeMap<Uuid, Vec<usize>> = BTreeMap::new();
@@ -154,9 +156,10 @@ fn different_topics(
         given,
         subscribers,
         steps: 0,
+        steps_max,
     };
     shares.hand_out(free);
-    while shares.even_out() {}
+    while shares.even_out() && !shares.is_enough() {}
     shares.even_out_along_chains();
     shares
 }
@@ -166,11 +169,16 @@ struct Shares {
     sizes: Vec<usize>,
     /// Who reads each topic.
     subscribers: BTreeMap<Uuid, Vec<usize>>,
-    /// How often a reader of a topic has been looked at.
+    /// How often a reader of a topic has been looked at, or a partition moved, to make shares more even.
     steps: usize,
+    steps_max: usize,
 }
 
 impl Shares {
+    fn is_enough(&self) -> bool {
+        self.steps_max < self.steps
+    }
+
     /// Each partition goes to the one with least of those who read it; topics that few read come first, for their
     /// partitions can go nowhere else.
     fn hand_out(&mut self, free: &[(Uuid, i32)]) {
@@ -178,7 +186,6 @@ impl Shares {
         by_topic.sort_by_key(|partitions| self.subscribers[&partitions[0].0].len());
         for partitions in by_topic {
             let readers = &self.subscribers[&partitions[0].0];
-            self.steps += readers.len() + partitions.len();
             let mut by_size: BTreeSet<(usize, usize)> = readers
                 .iter()
                 .map(|&index| (self.sizes[index], index))
@@ -202,6 +209,9 @@ impl Shares {
     fn even_out(&mut self) -> bool {
         let mut has_moved = false;
         for (topic, readers) in &self.subscribers {
+            if self.is_enough() {
+                break;
+            }
             let of_topic = |given: &Partitions| given.contains_key(topic);
             self.steps += readers.len();
             let mut takers: BTreeSet<(usize, usize)> = readers
@@ -218,6 +228,7 @@ impl Shares {
                     break;
                 }
                 has_moved = true;
+                self.steps += 1;
                 let ((size, from), (least_size, to)) = (most, least);
                 move_one(&mut self.given, *topic, from, to);
                 takers.remove(&most);
@@ -254,7 +265,7 @@ impl Shares {
                 }
                 self.sizes[from] += 1;
             }
-            if SEARCH_MAX < self.steps {
+            if self.is_enough() {
                 return;
             }
         }
@@ -291,7 +302,7 @@ impl Shares {
                     queue.push_back(to);
                 }
             }
-            if SEARCH_MAX < self.steps {
+            if self.is_enough() {
                 return None;
             }
         }
@@ -318,7 +329,9 @@ fn move_one(given: &mut [Partitions], topic: Uuid, from: usize, to: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::{borrow::Cow, collections::BTreeMap};
+
+    use uuid::Uuid;
 
     use super::super::{
         Assignor,
@@ -470,12 +483,33 @@ mod tests {
         }
     }
 
+    /// What members read is for them to say, and a group may be assigned anew each second. Each here shares a topic with
+    /// the one before it and one with the one behind it, and who comes first could have far too much.
+    #[test]
+    fn a_search_without_end_is_given_up_and_what_was_found_is_valid() {
+        let count = 400_u16;
+        let lines = (0..count).map(|member| format!("m{member:04} {member} {}\n", member + 1));
+        let group = Group::parse(&lines.collect::<String>());
+        let size_of = |topic: Uuid| i32::from(count) - i32::try_from(topic.as_u128()).unwrap();
+        let subscribers = group.subscribers();
+        let counts = (0..u128::from(count)).map(|it| (topic(it), size_of(topic(it))));
+        let counts: BTreeMap<Uuid, i32> = counts.collect();
+        let (kept, free) = super::keep(&subscribers, &counts);
+        for (steps_max, ends) in [(10, false), (1_000, false), (super::STEPS_MAX, true)] {
+            let shares = super::different_topics(&subscribers, kept.clone(), &free, steps_max);
+            assert_eq!(shares.steps < steps_max, ends, "{}", shares.steps);
+            assert!(shares.steps < steps_max + 1_000, "{}", shares.steps);
+            let given = shares.given.iter().map(super::size);
+            assert_eq!(given.sum::<usize>(), free.len());
+        }
+    }
+
     /// What it takes to assign this group, whose members read different topics.
     fn steps(group: &Group, count: i32) -> usize {
         let subscribers = group.subscribers();
         let topics = subscribers.iter().flat_map(|it| it.topics.iter().copied());
         let counts = topics.map(|topic| (topic, count)).collect();
         let (kept, free) = super::keep(&subscribers, &counts);
-        super::different_topics(&subscribers, kept, &free).steps
+        super::different_topics(&subscribers, kept, &free, super::STEPS_MAX).steps
     }
 }
