@@ -91,7 +91,8 @@ pub(crate) struct ConsumerGroup {
 struct Looked {
     /// The last hash that was computed.
     hashed: Option<Arc<Hashed>>,
-    /// Offset of the metadata in which expressions were resolved, and when that was (ms).
+    /// Offset of the metadata in which expressions were resolved, and when that was, by the steady clock as all that
+    /// follows (ms).
     regexes: i64,
     regexes_at: i64,
     /// Expressions are being resolved, a few at a time: in the metadata of which offset, and up to which one.
@@ -135,7 +136,7 @@ impl Default for ConsumerGroup {
             looked: Looked {
                 hashed: None,
                 regexes: i64::MIN,
-                regexes_at: 0,
+                regexes_at: i64::MIN,
                 pass: None,
                 regexes_rest_until: 0,
                 regexes_at_once: resolution::AT_ONCE,

@@ -305,10 +305,12 @@ impl ConsumerGroup {
         })
     }
 
-    /// Is it long enough ago that it was computed who is to have what?
+    /// Is it long enough ago that it was computed who is to have what? What is in the log may be ahead of a clock that
+    /// was set back.
     pub(super) fn may_compute(&self, group_id: &str, env: &Env<'_>) -> bool {
         let interval_ms = i64::from(config(group_id, env).assignment_interval_ms);
-        self.target_timestamp + interval_ms <= env.now
+        let since_ms = env.now - self.target_timestamp;
+        since_ms < 0 || interval_ms <= since_ms
     }
 
     /// Decides what comes of a member saying `about` of itself.

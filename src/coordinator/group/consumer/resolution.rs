@@ -84,14 +84,16 @@ impl GroupCoordinator {
         };
         // New expressions are resolved by themselves: whoever changes his own all the time cannot have the broker resolve
         // everybody else's as often. (A real broker lets them wait for the ten seconds to be over.)
-        let mut patterns: Vec<&Arc<str>> = group.new_patterns(env.now).collect();
+        let mut patterns: Vec<&Arc<str>> = group.new_patterns(env.steady_now).collect();
         let mut pass = group.looked.pass.clone();
         let begun_in = pass.as_ref().map_or(env.image.offset, |(begun, _)| *begun);
         let goes_on = patterns.is_empty() && (pass.is_some() || group.are_regexes_old(env));
         if goes_on {
             let resolved = pass.as_ref().map(|(_, last)| last);
             let rest = group.patterns().filter(|it| resolved < Some(*it));
-            patterns = rest.filter(|it| !group.is_too_large(it, env.now)).collect();
+            patterns = rest
+                .filter(|it| !group.is_too_large(it, env.steady_now))
+                .collect();
         }
         let at_once = group.looked.regexes_at_once;
         let is_all = patterns.len() <= at_once;
@@ -160,7 +162,7 @@ impl GroupCoordinator {
             let hash = group.hash(&BTreeMap::new(), &regexes, env.image);
             append.push(epoch_record(&group_id, group.epoch + 1, hash));
         }
-        let now = env.now;
+        let now = env.steady_now;
         let then = move |machine: &mut Self, written: Result<(), ErrorCode>, env: &mut Env<'_>| {
             let Some(Group::Consumer(group)) = machine.groups.get_mut(&group_id) else {
                 return Vec::new();
@@ -210,8 +212,8 @@ impl GroupCoordinator {
 impl ConsumerGroup {
     /// Is there an expression that is new, or may match something else now?
     pub(super) fn is_refresh_due(&self, env: &Env<'_>) -> bool {
-        self.looked.regexes_rest_until <= env.now
-            && (self.new_patterns(env.now).next().is_some() || self.are_regexes_old(env))
+        self.looked.regexes_rest_until <= env.steady_now
+            && (self.new_patterns(env.steady_now).next().is_some() || self.are_regexes_old(env))
     }
 
     /// Expressions of which it is not known what they match, but could be.
@@ -239,7 +241,7 @@ impl ConsumerGroup {
             return false;
         };
         let other_topics = self.looked.regexes != env.image.offset;
-        (other_topics && self.looked.regexes_at + REFRESH_MIN_MS <= env.now)
+        (other_topics && self.looked.regexes_at + REFRESH_MIN_MS <= env.steady_now)
             || oldest + REFRESH_MAX_MS <= env.now
     }
 }

@@ -59,6 +59,8 @@ struct World {
     machine: GroupCoordinator,
     log: Vec<GroupRecord>,
     now: i64,
+    /// How far the clock that is set is ahead of the one that nobody sets (ms).
+    ahead_ms: i64,
     image: Arc<ClusterImage>,
     config: Config,
     next_ticket: u64,
@@ -90,6 +92,7 @@ impl World {
             machine: GroupCoordinator::default(),
             log: Vec::new(),
             now: 1_000_000,
+            ahead_ms: 0,
             image: Arc::new(ClusterImage::empty("cluster")),
             config: Config::single_node(&all).expect("a configuration"),
             next_ticket: 0,
@@ -113,7 +116,7 @@ impl World {
         work(
             &mut self.machine,
             &mut Env {
-                now: self.now,
+                now: self.now + self.ahead_ms,
                 steady_now: self.now,
                 image: &self.image,
                 config: &self.config,
@@ -466,6 +469,10 @@ fn run(world: &mut World, words: &[&str]) -> String {
             world.pass(ms.parse().expect("a time"));
             String::new()
         }
+        ["ahead", ms] => {
+            world.ahead_ms = ms.parse().expect("a time");
+            String::new()
+        }
         ["fail"] => {
             world.fails = true;
             String::new()
@@ -816,6 +823,27 @@ fn assignments_are_computed_once_in_an_interval() {
          group = Reconciling 3/3 A@2[T0 T1 T2] B@3?[]
          config consumer.assignment.interval.ms 0
          C join T = 4 []",
+    );
+}
+
+/// It was an hour ahead, or the data are from a machine whose clock was. Nobody was assigned anything for an hour.
+#[test]
+fn assignments_go_on_when_the_clock_is_set_back() {
+    check(
+        "topic T 3
+         topic ab 1
+         ahead 3600000
+         A join T = 2 [T0 T1 T2]
+         X join regex=a. = 2 []
+         ahead 0
+         B join T = 4 []
+         A 2 = 2 [T0 T1]
+         A 2 owns T0 T1 = 4
+         wait 1000
+         topic ac 1
+         wait 10000
+         X 2 = 4 [ab0]
+         X 4 = 5 [ab0 ac0]",
     );
 }
 
