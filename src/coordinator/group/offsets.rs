@@ -37,6 +37,10 @@ pub(crate) struct Offsets {
     topics: Names,
     /// The topics of this image were compared with ours, and what had gone was dropped.
     compared: Option<Arc<ClusterImage>>,
+    /// Groups that are still to be looked at for expired offsets, when it was too much for one turn.
+    expiring: Vec<Arc<str>>,
+    /// The same for offsets of deleted topics, by the topics of metadata of this offset.
+    dropping: Option<(i64, Vec<Arc<str>>)>,
 }
 
 impl Offsets {

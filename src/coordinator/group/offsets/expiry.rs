@@ -5,7 +5,7 @@
 //! - A group that is left without members and offsets goes too.
 //! - What goes at once is bounded, so that it fits a batch; the rest follows in a moment.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
 use protocol::records::group::GroupRecord;
 use replication::cluster::ClusterImage;
@@ -31,10 +31,15 @@ impl GroupCoordinator {
     pub(in super::super) fn expire_offsets(&mut self, env: &mut Env<'_>) -> Effects {
         let mut gone = Tombstones::at_most(BATCH_BYTES, env);
         let retention_ms = env.config.groups.offsets_retention_ms;
-        for (group_id, group) in &self.groups {
-            if gone.is_full() {
-                break;
-            }
+        let mut rest = mem::take(&mut self.offsets.expiring);
+        if rest.is_empty() {
+            rest.extend(self.groups.keys().map(Arc::clone));
+        }
+        while let Some(group_id) = rest.last().filter(|_| !gone.is_full()) {
+            let Some(group) = self.groups.get(group_id) else {
+                rest.pop();
+                continue;
+            };
             let expired = Expiry {
                 coordinator: self,
                 group_id,
@@ -42,16 +47,23 @@ impl GroupCoordinator {
                 now: env.now,
                 retention_ms,
             };
-            if expired.collect(&mut gone) && group.is_empty() {
+            let is_left_without = expired.collect(&mut gone);
+            if gone.is_full() {
+                break;
+            }
+            if is_left_without && group.is_empty() {
                 gone.push_group(group_id, group);
             }
+            rest.pop();
         }
         self.figures.offset_expirations.add(gone.offset_count);
-        self.offsets.topics.drop_unused();
-        let next = match gone.is_full() {
-            true => REST_MS,
-            false => env.config.groups.offsets_retention_check_interval_ms,
+        let next = if rest.is_empty() {
+            self.offsets.topics.drop_unused();
+            env.config.groups.offsets_retention_check_interval_ms
+        } else {
+            REST_MS
         };
+        self.offsets.expiring = rest;
         let at = env.steady_now.saturating_add(next);
         self.timers.set(Timer::ExpireOffsets, at);
         Effects {
@@ -66,13 +78,16 @@ impl GroupCoordinator {
         let compared = self.offsets.compared.as_deref();
         if compared.is_some_and(|before| !self.lost_a_topic(before, env.image)) {
             self.offsets.compared = Some(Arc::clone(env.image));
+            self.offsets.dropping = None;
             return Effects::default();
         }
-        let is_gone = |topic: &str, committed: &Committed| match env.image.topic(topic) {
-            None => true,
-            Some(topic) => committed.is_of_another(topic.id),
-        };
-        for group_id in self.groups.keys() {
+        let begun = self.offsets.dropping.take();
+        let begun = begun.filter(|(offset, _)| *offset == env.image.offset);
+        let mut rest = begun.map_or_else(
+            || self.groups.keys().map(Arc::clone).collect(),
+            |(_, rest)| rest,
+        );
+        while let Some(group_id) = rest.last() {
             let committed = self.offsets.committed.group(group_id);
             let known = committed
                 .into_iter()
@@ -80,7 +95,9 @@ impl GroupCoordinator {
             // What counts may have something pending for the same partition.
             let mut keys = BTreeSet::new();
             for (topic, partitions) in known.flatten() {
-                let partitions = partitions.iter().filter(|known| is_gone(topic, known));
+                let found = env.image.topic(topic).map(|topic| topic.id);
+                let is_gone = |it: &&Committed| found.is_none_or(|id| it.is_of_another(id));
+                let partitions = partitions.iter().filter(is_gone);
                 keys.extend(partitions.map(|known| (topic, known.partition)));
             }
             for (topic, partition) in keys {
@@ -91,12 +108,14 @@ impl GroupCoordinator {
             if gone.is_full() {
                 break;
             }
+            rest.pop();
         }
-        if gone.is_full() {
+        if rest.is_empty() {
+            self.offsets.compared = Some(Arc::clone(env.image));
+        } else {
+            self.offsets.dropping = Some((env.image.offset, rest));
             let at = env.steady_now + REST_MS;
             self.timers.set(Timer::DropDeletedTopics, at);
-        } else {
-            self.offsets.compared = Some(Arc::clone(env.image));
         }
         self.figures.offset_deletions.add(gone.offset_count);
         Effects {
@@ -115,6 +134,9 @@ impl GroupCoordinator {
             |record: &GroupRecord| matches!(record, GroupRecord::OffsetCommit { value: None, .. });
         if records.iter().any(is_tombstone) {
             self.offsets.compared = None;
+            // Some of the groups that have been looked at have to be looked at again.
+            self.offsets.dropping = None;
+            self.offsets.expiring.clear();
             let at = env.steady_now + AGAIN_MS;
             self.timers.set(Timer::DropDeletedTopics, at);
         }
@@ -149,6 +171,9 @@ impl Expiry<'_> {
         };
         let mut left = 0;
         for (topic, partitions) in topics {
+            if gone.is_full() {
+                return false;
+            }
             if self.group.is_subscribed_to(topic) {
                 left += partitions.len();
                 continue;

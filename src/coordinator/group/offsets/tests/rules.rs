@@ -370,6 +370,8 @@ fn what_goes_at_once_is_bounded() {
     world.wait(60_000);
     let first = world.written.split_whitespace().count();
     assert!((500..2000).contains(&first), "{first}");
+    // Who has been looked at is not looked at again for the rest.
+    assert_eq!(world.machine.offsets.expiring.len(), 1000 - first / 2);
     world.wait(1_000);
     assert_eq!(world.written.split_whitespace().count(), 2000);
     assert_eq!(world.command("groups"), "");
