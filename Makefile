@@ -16,7 +16,7 @@ help: ## This list
 run: prerequisites ## Build and start a broker on port 9092, its data in ./data (ARGS="--override key=value")
 	cargo run --release --locked --bin sordini -- $(ARGS)
 
-test: prerequisites ## All tests: seconds, once everything is built
+test: prerequisites ## All tests but those of the benchmark's own reckoning: minutes, once everything is built
 	cargo test --release --locked --workspace --exclude sordini-bench
 
 lint: prerequisites ## Formatting, clippy, licences
@@ -28,7 +28,7 @@ lint: prerequisites ## Formatting, clippy, licences
 fmt: ## Format the code
 	cargo fmt --all
 
-soak: prerequisites ## The tests again, each property tried CASES times (20000), the broker killed KILLS times (200)
+soak: prerequisites ## The tests again, properties of proptest tried CASES times (20000), the broker killed KILLS times (200)
 	PROPTEST_CASES=$(CASES) KILLS=$(KILLS) cargo test --release --locked --workspace --exclude sordini-bench
 
 compat: prerequisites ## Real clients against the real binary, see compat-tests/README.md (ARGS="--broker both")

@@ -110,7 +110,7 @@ fn a_client_must_say_who_it_is_in_legal_characters() {
     assert!(response.api_keys.is_empty() && response.finalized_features.is_empty());
 }
 
-/// Every key that is listed is answered, in its lowest and highest version, and not by closing the connection.
+/// As many keys as there are in the table, which `hostile.rs` asks for in every version.
 #[test]
 fn what_is_listed_is_served() {
     let broker = TestBroker::start();

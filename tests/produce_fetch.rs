@@ -229,6 +229,47 @@ fn an_answer_is_no_larger_than_asked_for() {
 }
 
 #[test]
+fn traffic_is_counted_where_it_passes() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.create_topic("t", 1);
+    let records = batch(&["one", "two", "three"]);
+    client.produce("t", 0, records.clone());
+    let (_, _, answer) = fetched(client.fetch("t", 0, 0));
+    assert_eq!(answer.len(), records.len());
+    let size = f64::from(u32::try_from(records.len()).expect("small"));
+    // An answer is counted when it has been sent, which is when the client may have read it already.
+    client.fetch("t", 0, 0);
+    for (metric, value) in [
+        (
+            "kafka_server_brokertopicmetrics_messagesin_total{topic=\"t\"}",
+            3.0,
+        ),
+        (
+            "kafka_server_brokertopicmetrics_bytesin_total{topic=\"t\"}",
+            size,
+        ),
+        ("kafka_log_log_size{topic=\"t\",partition=\"0\"}", size),
+        (
+            "kafka_log_log_logstartoffset{topic=\"t\",partition=\"0\"}",
+            0.0,
+        ),
+        (
+            "kafka_log_log_logendoffset{topic=\"t\",partition=\"0\"}",
+            3.0,
+        ),
+        (
+            "kafka_network_requestmetrics_requests_total{request=\"Produce\"",
+            1.0,
+        ),
+    ] {
+        assert_eq!(broker.metric(metric), value, "{metric}");
+    }
+    let out = broker.metric("kafka_server_brokertopicmetrics_bytesout_total{topic=\"t\"}");
+    assert!((size..=2.0 * size).contains(&out), "{out}");
+}
+
+#[test]
 fn acks_0_is_not_answered_and_acks_2_is_refused() {
     let broker = TestBroker::start();
     let mut client = broker.client();

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A key of Kafka that has no meaning here is in the table too: it is accepted, checked and described, and
-//! setting it is answered with a warning that says so.
+//! setting it is answered with a warning that says so, if it is one of the broker's and not the default of a topic's.
 
 use super::key::{
     Key,

@@ -322,6 +322,53 @@ impl tracing::Subscriber for Lines {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// `flush.ms` counts from the first record that is not on the disk yet.
+#[test]
+fn what_has_waited_for_flush_ms_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = directory(dir.path());
+    let config = Config {
+        flush_ms: 1000,
+        ..small()
+    };
+    let log = directory.open_log("orders-0", config, NOW).unwrap();
+    assert!(!log.flush_due(NOW + 5000), "there is nothing to flush");
+    log.append(&batch(1, NOW), 0, NOW).unwrap();
+    log.append(&batch(1, NOW), 0, NOW + 900).unwrap();
+    assert!(!log.flush_due(NOW + 999));
+    assert!(log.flush_due(NOW + 1000));
+    directory.flush(&log, log.end_offset()).unwrap();
+    assert!(!log.flush_due(NOW + 5000));
+    log.append(&batch(1, NOW), 0, NOW + 5000).unwrap();
+    assert!(!log.flush_due(NOW + 5999));
+    assert!(log.flush_due(NOW + 6000));
+}
+
+/// `segment.ms` counts by the times of records, and `segment.jitter.ms` takes no more than itself from that.
+#[test]
+fn a_segment_that_was_written_to_for_segment_ms_is_followed_by_another() {
+    let segments = |name: &str, jitter_ms: i64, later: i64| {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = directory(dir.path());
+        let config = Config {
+            segment_ms: 1000,
+            segment_jitter_ms: jitter_ms,
+            ..small()
+        };
+        let log = directory.open_log(name, config, NOW).unwrap();
+        log.append(&batch(1, NOW), 0, NOW).unwrap();
+        log.append(&batch(1, NOW + later), 0, NOW).unwrap();
+        log.segment_count()
+    };
+    assert_eq!(segments("orders-0", 0, 1000), 1);
+    assert_eq!(segments("orders-0", 0, 1001), 2);
+    for index in 0..20 {
+        let name = format!("orders-{index}");
+        assert_eq!(segments(&name, 400, 600), 1, "{name}");
+        assert_eq!(segments(&name, 400, 1001), 2, "{name}");
+    }
+}
+
 /// "Where are yesterday's records?"
 #[test]
 fn whatever_is_deleted_is_said() {
