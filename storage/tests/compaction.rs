@@ -728,6 +728,54 @@ fn small_segments_become_one_and_old_ones_are_still_deleted() {
     assert_eq!(log.start_offset(), end);
 }
 
+#[test]
+fn what_is_younger_than_the_least_lag_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = open(disk::real(), root.path());
+    let lagging = Config {
+        min_compaction_lag_ms: 1000,
+        ..config()
+    };
+    let log = directory.open_log(NAME, lagging, NOW).unwrap();
+    seal(&log, NOW);
+    let first = log.end_offset() - 1;
+    log.append(&keyed(NOW + 500, &[("a", Some("x"))]), 0, NOW)
+        .unwrap();
+    seal(&log, NOW);
+    let second = log.end_offset() - 1;
+    for (now, end) in [(999, 0), (1001, first), (1499, first), (1501, second)] {
+        let dirty = log.dirty(None, log.end_offset(), NOW + now).unwrap();
+        assert_eq!(dirty.end, end, "{now} ms later");
+    }
+}
+
+/// It is due however little of the log it is, and does not wait for its segment to be full.
+#[test]
+fn what_is_older_than_the_greatest_lag_is_compacted() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = open(disk::real(), root.path());
+    let prompt = Config {
+        max_compaction_lag_ms: 1000,
+        ..config()
+    };
+    let log = directory.open_log(NAME, prompt, NOW).unwrap();
+    seal(&log, NOW);
+    let is_due = |now| {
+        let dirty = log.dirty(None, log.end_offset(), now).unwrap();
+        dirty.is_due(1.0)
+    };
+    assert!(!is_due(NOW + 999));
+    assert!(is_due(NOW + 1001));
+
+    let segments = log.segment_count();
+    for (at, rolled) in [(900, 0), (1001, 1), (1002, 1)] {
+        let now = NOW + at;
+        log.append(&keyed(now, &[("a", Some("x"))]), 0, now)
+            .unwrap();
+        assert_eq!(log.segment_count(), segments + rolled, "{at} ms later");
+    }
+}
+
 /// One log, its keys written over and over, with an idempotent producer and transactions.
 fn fill(log: &Log) -> Content {
     let mut expected = Content::new();
