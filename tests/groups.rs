@@ -13,10 +13,11 @@ use std::{
 
 use common::{Client, TestBroker, batch, receive_of, topic_name};
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest, SyncGroupResponse,
     join_group_request::JoinGroupRequestProtocol,
     leave_group_request::MemberIdentity,
     offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
@@ -26,6 +27,7 @@ use kafka_protocol::messages::{
     },
     sync_group_request::SyncGroupRequestAssignment,
 };
+use kafka_protocol::protocol::StrBytes;
 use protocol::error::ErrorCode;
 use uuid::Uuid;
 
@@ -157,6 +159,10 @@ fn committed(client: &mut Client, group: &str) -> Vec<String> {
 }
 
 fn join(client: &mut Client, group: &str, member_id: &str) -> JoinGroupResponse {
+    join_in(client, 9, group, member_id)
+}
+
+fn join_in(client: &mut Client, version: i16, group: &str, member_id: &str) -> JoinGroupResponse {
     let protocol = JoinGroupRequestProtocol::default()
         .with_name("range".into())
         .with_metadata(SUBSCRIPTION.into());
@@ -167,7 +173,7 @@ fn join(client: &mut Client, group: &str, member_id: &str) -> JoinGroupResponse 
         .with_member_id(member_id.to_owned().into())
         .with_protocol_type("consumer".into())
         .with_protocols(vec![protocol]);
-    client.call(9, &request)
+    client.call(version, &request)
 }
 
 /// Joins as the only member, and is given its assignment.
@@ -413,6 +419,106 @@ fn every_version_of_commit_and_fetch_is_answered() {
         let answer = client.call(version, &request);
         let counts = answer.groups.iter().map(|group| group.topics.len());
         assert_eq!(counts.collect::<Vec<_>>(), [1, 0, 1], "v{version}");
+    }
+}
+
+#[test]
+fn every_version_of_find_coordinator_is_answered() {
+    let (broker, mut client) = started();
+    let port = i32::from(broker.address.port());
+    for version in 0..4 {
+        let request = FindCoordinatorRequest::default().with_key("g".into());
+        let found = client.call(version, &request);
+        let node = (found.error_code, *found.node_id, found.port);
+        assert_eq!(node, (0, 1, port), "v{version}");
+    }
+    for version in 4..=6 {
+        let keys = ["h", "g", "i"].map(StrBytes::from_static_str);
+        let request = FindCoordinatorRequest::default().with_coordinator_keys(keys.to_vec());
+        let found = client.call(version, &request).coordinators;
+        let named: Vec<_> = found
+            .iter()
+            .map(|it| (&*it.key, it.error_code, *it.node_id, it.port))
+            .collect();
+        let node = |key| (key, 0, 1, port);
+        assert_eq!(named, [node("h"), node("g"), node("i")], "v{version}");
+    }
+}
+
+/// One member's life in each: joins, has its assignment, beats, is described, leaves.
+#[test]
+fn every_version_of_a_members_requests_is_answered() {
+    let (_broker, mut client) = started();
+    for version in 0..=9 {
+        let group = format!("v{version}");
+        find_coordinator(&mut client, &group);
+        let mut joined = join_in(&mut client, version, &group, "");
+        if version >= 4 {
+            let required = ErrorCode::MemberIdRequired.code();
+            assert_eq!(joined.error_code, required, "v{version}");
+            joined = join_in(&mut client, version, &group, &joined.member_id);
+        }
+        assert_eq!(
+            (joined.error_code, joined.generation_id),
+            (0, 1),
+            "v{version}"
+        );
+        assert_eq!(
+            (&joined.leader, joined.members.len()),
+            (&joined.member_id, 1)
+        );
+
+        let assignment = SyncGroupRequestAssignment::default()
+            .with_member_id(joined.member_id.clone())
+            .with_assignment(b"mine"[..].into());
+        let mut sync = SyncGroupRequest::default()
+            .with_group_id(group_id(&group))
+            .with_member_id(joined.member_id.clone())
+            .with_generation_id(1)
+            .with_assignments(vec![assignment]);
+        if version >= 5 {
+            sync.protocol_type = Some("consumer".into());
+            sync.protocol_name = Some("range".into());
+        }
+        let synced = client.call(version.min(5), &sync);
+        assert_eq!((synced.error_code, &*synced.assignment), (0, &b"mine"[..]));
+        let beat = HeartbeatRequest::default()
+            .with_group_id(group_id(&group))
+            .with_member_id(joined.member_id.clone())
+            .with_generation_id(1);
+        assert_eq!(client.call(version.min(4), &beat).error_code, 0);
+
+        let describe = DescribeGroupsRequest::default().with_groups(vec![group_id(&group)]);
+        let described = client.call(version.min(6), &describe).groups.remove(0);
+        let shown = (
+            described.error_code,
+            &*described.group_state,
+            &*described.protocol_data,
+        );
+        assert_eq!(shown, (0, "Stable", "range"), "v{version}");
+        let member = &described.members[0];
+        assert_eq!(member.member_id, joined.member_id);
+        assert_eq!(&*member.member_assignment, b"mine");
+
+        // Before version 3 one member leaves, and what is wrong stands in the head.
+        let unknown = ErrorCode::UnknownMemberId.code();
+        for code in [0, unknown] {
+            let mut leave = LeaveGroupRequest::default().with_group_id(group_id(&group));
+            if version < 3 {
+                leave.member_id = joined.member_id.clone();
+            } else {
+                let member = MemberIdentity::default().with_member_id(joined.member_id.clone());
+                leave.members = vec![member];
+            }
+            let left = client.call(version.min(5), &leave);
+            let of_member = left.members.first().map(|it| it.error_code);
+            let want = if version < 3 {
+                (code, None)
+            } else {
+                (0, Some(code))
+            };
+            assert_eq!((left.error_code, of_member), want, "v{version}");
+        }
     }
 }
 
@@ -731,5 +837,56 @@ fn prometheus_is_told_of_groups_and_their_lag() {
         "kafka_coordinator_group_groupmetadatamanager_numoffsets 3",
     ] {
         assert!(lines.iter().any(|line| line == want), "{want}");
+    }
+}
+
+#[test]
+fn prometheus_is_told_of_groups_of_the_newer_protocol_and_of_what_is_deleted() {
+    let mut settings = SETTINGS.to_vec();
+    settings.push(("sordini.metrics.listener", "127.0.0.1:0"));
+    let broker = TestBroker::start_with(&settings);
+    let mut client = broker.client();
+    client.create_topic("t", 3);
+    find_coordinator(&mut client, "g");
+    find_coordinator(&mut client, "h");
+    let join = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group_id("g"))
+        .with_member_id("m".into())
+        .with_rebalance_timeout_ms(60_000)
+        .with_subscribed_topic_names(Some(vec![topic_name("t")]))
+        .with_topic_partitions(Some(Vec::new()));
+    let joined = client.call(1, &join);
+    assert_eq!((joined.error_code, joined.member_epoch), (0, 2));
+    let all = [("t", 0, 1, ""), ("t", 1, 1, ""), ("t", 2, 1, "")];
+    assert_eq!(commit(&mut client, "h", NOBODY, &all), [0; 3]);
+    let partitions =
+        [0, 2].map(|index| OffsetDeleteRequestPartition::default().with_partition_index(index));
+    let topic = OffsetDeleteRequestTopic::default()
+        .with_name(topic_name("t"))
+        .with_partitions(partitions.into());
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(group_id("h"))
+        .with_topics(vec![topic]);
+    assert_eq!(client.call(0, &request).error_code, 0);
+
+    let lines = scrape(&broker);
+    for want in [
+        "kafka_consumergroup_members{consumergroup=\"g\"} 1",
+        "kafka_coordinator_group_groupmetadatamanager_numoffsets 1",
+        "kafka_server_group_coordinator_metrics_offset_count 1",
+        "kafka_server_group_coordinator_metrics_group_count{protocol=\"classic\"} 1",
+        "kafka_server_group_coordinator_metrics_group_count{protocol=\"consumer\"} 1",
+        "kafka_server_group_coordinator_metrics_consumer_group_count{state=\"Stable\"} 1",
+        "kafka_server_group_coordinator_metrics_consumer_group_count{state=\"Empty\"} 0",
+        "kafka_server_group_coordinator_metrics_consumer_group_rebalance_count 1",
+        "kafka_server_group_coordinator_metrics_offset_deletion_count 2",
+        "kafka_server_group_coordinator_metrics_offset_expiration_count 0",
+        "kafka_server_group_coordinator_metrics_num_partitions{state=\"loading\"} 0",
+        "kafka_server_group_coordinator_metrics_num_partitions{state=\"failed\"} 0",
+    ] {
+        let matching = lines.iter().filter(|line| *line == want).count();
+        let groups = lines.iter().filter(|line| line.contains("group"));
+        let groups: Vec<_> = groups.map(String::as_str).collect();
+        assert_eq!(matching, 1, "{want}\n{}", groups.join("\n"));
     }
 }

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         ConsumerGroupHeartbeatRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-        LeaveGroupRequest, OffsetDeleteRequest, SyncGroupRequest, TopicName,
+        LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest, SyncGroupRequest, TopicName,
         consumer_group_heartbeat_request::TopicPartitions,
         join_group_request::JoinGroupRequestProtocol,
         leave_group_request::MemberIdentity,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
         offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
         sync_group_request::SyncGroupRequestAssignment,
     },
@@ -497,6 +498,19 @@ fn run(world: &mut World, words: &[&str]) -> String {
         ["transaction", member, epoch, ref partitions @ ..] => {
             commit(world, member, epoch, partitions, true)
         }
+        ["keep", member, epoch, ref partitions @ ..] => keep(world, member, epoch, partitions),
+        ["offsets"] => {
+            let topics = world.machine.offsets.of(GROUP).into_iter().flatten();
+            let offsets = topics.flat_map(|(topic, offsets)| {
+                let partitions = offsets.iter();
+                partitions.map(move |it| format!("{topic}{}", it.partition))
+            });
+            let offsets: Vec<String> = offsets.collect();
+            match &*offsets {
+                [] => "none".to_owned(),
+                offsets => offsets.join(" "),
+            }
+        }
         ["fetch", member, epoch] => {
             let group = world.group().expect("a group");
             let member = Some(member).filter(|it| *it != "-");
@@ -542,6 +556,28 @@ fn commit(
         version: 9,
         partitions: &visit,
     }))
+}
+
+/// Commits for good, where `commit` only asks whether it may.
+fn keep(world: &mut World, member_id: &str, epoch: &str, words: &[&str]) -> String {
+    let topics = partitions(words.iter().copied()).into_iter();
+    let topics = topics.map(|(topic, indexes)| {
+        let partitions = indexes.into_iter().map(|index| {
+            let partition = OffsetCommitRequestPartition::default().with_partition_index(index);
+            partition.with_committed_offset(1)
+        });
+        OffsetCommitRequestTopic::default()
+            .with_name(TopicName(text(&topic)))
+            .with_partitions(partitions.collect())
+    });
+    let body = OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(GROUP)))
+        .with_member_id(text(member_id))
+        .with_generation_id_or_member_epoch(epoch.parse().expect("an epoch"))
+        .with_topics(topics.collect());
+    let client = client(9);
+    let answer = world.ask(Request::Commit(Sent { client, body }));
+    outcome(answer.map(|_| ()))
 }
 
 /// `A join T U`, `A 3`, `A 3 owns T0 T1`, `A 3 reads T`, `A leave`, `A away`; `inst=i`, `regex=r`, `rt=ms`,
@@ -1125,6 +1161,50 @@ fn groups_that_cannot_be_upgraded_stay_what_they_are() {
         &[("group.consumer.migration.policy", "downgrade")],
         &joins("T"),
     );
+}
+
+/// By the time of each commit, also when the group is empty: a real broker takes the time at which it became so for
+/// classic groups only.
+#[test]
+fn offsets_go_when_they_are_old_and_nobody_reads_their_topic() {
+    let settings = [
+        ("offsets.retention.minutes", "1"),
+        ("offsets.retention.check.interval.ms", "1000"),
+    ];
+    for joins in [
+        "A join T = 2 [T0 T1]",
+        "A join regex=T = 1 []\nA 1 = 2 [T0 T1]",
+    ] {
+        check_with(
+            &settings,
+            &format!(
+                "reload
+                 topic T 2
+                 topic U 1
+                 {joins}
+                 keep A 2 T0 U0 = ok
+                 wait 30000
+                 A 2 = 2
+                 wait 29000
+                 offsets = T0 U0
+                 A 2 = 2
+                 wait 2000
+                 offsets = T0
+                 wait 40000
+                 A 2 = 2
+                 keep A 2 T1 = ok
+                 wait 40000
+                 offsets = T0 T1
+                 A leave = -1
+                 wait 1000
+                 offsets = T1
+                 group = Empty 3/3
+                 wait 20000
+                 offsets = none
+                 group = none"
+            ),
+        );
+    }
 }
 
 /// The group may not become a classic one, and nobody is left whose heartbeats compute who is to have what. Apache Kafka
