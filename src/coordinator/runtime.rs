@@ -43,7 +43,7 @@ const TICKS_MAX: usize = 64;
 /// How much smaller than before records may be expected to be when they are compressed.
 const COMPRESSION_MAX: usize = 16;
 
-/// How much of a record is shown in the broker's log, in bytes.
+/// How much of a record is shown in the broker's log, in characters.
 const RECORD_SHOWN_MAX: usize = 200;
 
 /// No shard waits for a time.
@@ -518,10 +518,9 @@ impl<M: Machine> Runtime<M> {
     /// Whoever asked is told no more than that the server does not know what to do.
     fn complain_of_size(&self, shard: &Shard<M>, records: &[M::Record]) {
         let partition = shard.partition.name();
-        let mut first = records
-            .first()
-            .map_or_else(String::new, |it| format!("{it:?}"));
-        first.truncate(first.floor_char_boundary(RECORD_SHOWN_MAX));
+        let first = records.first().map(|it| format!("{it:?}"));
+        let first = first.iter().flat_map(|it| it.chars());
+        let first: String = first.take(RECORD_SHOWN_MAX).collect();
         let complaint = format!("{partition} {first}");
         let mut complaints = self
             .complaints
