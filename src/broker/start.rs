@@ -236,7 +236,11 @@ pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Running, St
         .and_then(|endpoint| endpoint.address().ok());
     tasks.extend(endpoint.map(|endpoint| serve_metrics(&broker, endpoint)));
     for listener in listeners {
-        info!(listener = listener.name(), address = ?listener.address().ok(), "serving");
+        info!(
+            listener = listener.name(),
+            address = listener.address().ok().map(display),
+            "serving"
+        );
         tasks.push(tokio::spawn(listener.serve(Arc::clone(&broker))));
     }
     info!("Transitioning from RECOVERY to RUNNING");
@@ -384,7 +388,10 @@ fn warn_of_metadata(broker: &Broker) {
 }
 
 fn serve_metrics(broker: &Arc<Broker>, endpoint: metrics::Endpoint) -> JoinHandle<()> {
-    info!(address = ?endpoint.address().ok(), "metrics are served");
+    info!(
+        address = endpoint.address().ok().map(display),
+        "metrics are served"
+    );
     let scrapes = endpoint.serve(Arc::clone(&broker.metrics));
     let stopping = broker.stopping();
     tokio::spawn(async move {
