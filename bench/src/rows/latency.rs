@@ -1,8 +1,9 @@
 //! End to end latency by Kafka's own `EndToEndLatency`: send one record, wait for its acknowledgement,
 //! poll until it arrives, next.
 //!
-//! The class reports whole milliseconds, too coarse to compare brokers that answer in less than one;
-//! `bench/kafka/Stopwatch.java` listens to its producer and consumer and reports microseconds.
+//! What is wanted is of its own figures. They are whole milliseconds, of all records, those of a virtual machine that is still
+//! compiling included; `bench/kafka/Stopwatch.java` listens to its producer and consumer and reports microseconds of what
+//! comes after.
 
 use std::fs;
 
@@ -44,19 +45,15 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
         awake(|| with_lateness(|| end_to_end(bench, broker)))
     })?;
     let figures: [(&str, Figure, Wanted); 7] = [
-        ("p99", |(run, _)| run.p99, Wanted::RatioAtMost(0.4)),
-        ("p99.9", |(run, _)| run.p999, Wanted::RatioAtMost(0.4)),
-        ("median", |(run, _)| run.median, Wanted::Nothing),
+        ("p99", |(run, _)| run.whole_p99, Wanted::RatioAtMost(0.4)),
+        ("p99.9", |(run, _)| run.whole_p999, Wanted::RatioAtMost(0.4)),
         (
-            "p99 in EndToEndLatency's whole milliseconds",
-            |(run, _)| run.whole_p99,
-            Wanted::RatioAtMost(0.4),
+            "median, in microseconds and warm",
+            |(run, _)| run.median,
+            Wanted::Nothing,
         ),
-        (
-            "p99.9 in EndToEndLatency's whole milliseconds",
-            |(run, _)| run.whole_p999,
-            Wanted::RatioAtMost(0.4),
-        ),
+        ("p99 so", |(run, _)| run.p99, Wanted::Nothing),
+        ("p99.9 so", |(run, _)| run.p999, Wanted::Nothing),
         (
             "for comparison: how late a sleeping thread is woken, p99",
             |(_, late)| late.p99,
@@ -70,7 +67,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Measured> {
     ];
     let rows = figures.map(|(what, figure, wanted)| runs.row(what, "ms", figure, wanted));
     let note = format!(
-        "{} records of 1 KiB a run, acks=1; the first third warms up and counts only in the last two rows.",
+        "{} records of 1 KiB a run, acks=1. The first two rows are what EndToEndLatency says, in whole milliseconds and of all \
+         records; warm is without the first third.",
         bench.sizes.latency_records
     );
     Ok(Measured {
