@@ -255,8 +255,8 @@ impl Program {
         let address = lines
             .find(|line| line.contains("serving"))
             .and_then(|line| {
-                let (_, address) = line.split_once("Some(")?;
-                address.split(')').next()?.parse().ok()
+                let (_, address) = line.split_once("address=")?;
+                address.split_whitespace().next()?.parse().ok()
             });
         // What it says must be taken, or it stops.
         thread::spawn(move || lines.count());
